@@ -10,10 +10,12 @@ from genet.device import give_back_memory
 from genet.errors import EvidenceError, RunError
 from genet.latency.staircase.space_sweeps import Staircases
 from genet.models.weights import load_weights
-from genet.names import damaged_lines
+from genet.names import damaged_lines, quoted
 from genet.pipeline.context import RunContext
+from genet.pipeline.master import anew_with, master_schedule
 from genet.progress import Tracker, WorkItem, duration
 from genet.search.outcome import TrainedNetwork
+from genet.search.unlearnt import remedy
 from genet.storage import Record, is_locked
 from genet.trials.checkpoint import forget
 from genet.trials.context import TrialContext
@@ -25,6 +27,10 @@ from genet.trials.runners.runner import Runner, run_trials
 from genet.trials.work import FineTune
 
 PACE_EVERY_S = 2.0
+PRICE = (  # of going on with a MasterNet that has learnt nothing
+    "its trials tell little, so networks are chosen nearly blindly, and what is trained fully in the same way may learn nothing "
+    "either, for all that a search costs"
+)
 OpenRunner = Callable[[str], Runner]  # the kinds of a recipe's device
 
 
@@ -82,16 +88,20 @@ def run_planned_trials(
 
 
 def _check_learnt(job: RunContext, any_master: bool) -> None:
-    """Check that the MasterNet is better than chance; only report it if `any_master` is set."""
-    why = job.folder.read(job.folder.master, TrainedNetwork).why_unlearnt(job.recipe.space.input.classes)
+    """Check that the MasterNet is better than chance; only report it, and the price, if `any_master` is set."""
+    master, classes = job.folder.read(job.folder.master, TrainedNetwork), job.recipe.space.input.classes
+    why = master.why_unlearnt(classes)
     if why and any_master:
-        job.progress.say(f"  going on with a MasterNet that has learnt nothing: {why}; its trials tell little")
+        job.progress.say(f"  going on with a MasterNet that has learnt nothing: {why}; {PRICE}")
     elif why:
+        schedule = master_schedule(job.recipe)
+        losses = [loss for _, loss, _ in master.curve]
+        cause, change = remedy(losses, schedule, classes) if schedule else ("its weights were taken as they are", "epochs=20")
+        command = anew_with(job, change) if change else f"genet check {quoted(job.folder.recipe_file)}"
         raise EvidenceError(
-            f"the MasterNet has learnt nothing: {why}; likely the learning rate is too low or too high, the epochs are too few, "
-            "the augmentation hides what tells the classes apart, or images are in the wrong folders; change master or augment "
-            "in the recipe and give the same command again, which keeps what was measured (for other images give --new-run), or "
-            "go on with --any-master"
+            f"the MasterNet has learnt nothing: {why}; {cause}, unless the augmentation hides what tells the classes apart, or "
+            f"images are in the wrong folders (for other images give --new-run); --any-master goes on, but {PRICE}; next: "
+            f"{command}"
         )
 
 

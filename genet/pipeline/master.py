@@ -9,13 +9,15 @@ from genet.arch.external import ModelSpec
 from genet.arch.space import may_inherit
 from genet.config.pretrained import check_pretrained
 from genet.config.recipe import PretrainedMaster, Recipe, Schedule, TunedMaster
-from genet.errors import RunError
+from genet.errors import NonFiniteLossError, RunError
 from genet.models.build import GENet, build
 from genet.models.class_order import numbered_like
 from genet.models.weights import WEIGHTS_FILE, load, load_weights, read_labels, save_weights, weights_bytes
+from genet.names import quoted
 from genet.pipeline.context import RunContext
 from genet.pipeline.train import TrainingSpec, train_anew, trained_before
 from genet.search.outcome import TrainedNetwork
+from genet.search.unlearnt import lower_rate
 from genet.storage import digest
 from genet.training.accuracy import accuracy
 from genet.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -34,6 +36,20 @@ class Parent(NamedTuple):
 
 def train_master(job: RunContext) -> TrainedNetwork:
     """Train the MasterNet, the parent of all trials, from new weights or from others; or take one that was trained before."""
+    try:
+        return _trained_or_taken(job)
+    except NonFiniteLossError as fault:
+        schedule = master_schedule(job.recipe)
+        command = f"; next: {anew_with(job, lower_rate(schedule))}" if schedule else ""
+        raise NonFiniteLossError(f"{fault}{command}") from fault
+
+
+def anew_with(job: RunContext, change: str) -> str:
+    """Return the command that trains the MasterNet with another value, such as `epochs=60`, and keeps what was measured."""
+    return f"genet run {quoted(job.folder.recipe_file)} --run {quoted(job.folder.path)} --set master.{change}"
+
+
+def _trained_or_taken(job: RunContext) -> TrainedNetwork:
     master, own = job.recipe.master, job.folder.master
     if not isinstance(master, PretrainedMaster | TunedMaster):
         return train_unless_done(job, training_spec(job, job.masternet, master), own, TITLE, None)

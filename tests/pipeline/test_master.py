@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import torch
 
 from genet.arch.network import Network
 from genet.cli.main import main
+from genet.config.overrides import read_settings
 from genet.config.reader import read_network, read_recipe, to_yaml
-from genet.config.recipe import PretrainedMaster, Training
-from genet.errors import DataError, EvidenceError, RunError, SpecError
+from genet.config.recipe import PretrainedMaster, Schedule, Training
+from genet.errors import DataError, EvidenceError, NonFiniteLossError, RunError, SpecError
 from genet.models.build import GENet, build
 from genet.models.weights import NETWORK_FILE, WEIGHTS_FILE, load_weights, save_weights, write_labels
 from genet.pipeline.context import RunContext, open_run
@@ -264,14 +266,18 @@ def test_a_network_at_chance_or_with_the_loss_of_guessing_has_learnt_nothing(
 
 
 def test_a_run_stops_before_its_trials_if_the_masternet_has_learnt_nothing_unless_told_to_go_on(tmp_path: Path) -> None:
+    said = list[str]()
     still = RECIPE.replace("learning_rate: 0.4}\ndistill", "learning_rate: 1.0e-9}\ndistill").replace(
         "device: cpu", "device: estimate:v100"
     )
     with open_run(tmp_path / "run", Progress(), read_recipe(write_recipe(tmp_path, still))) as job:
         profile_device(job)
         train_master(job)
-        with pytest.raises(EvidenceError, match=r"has learnt nothing: .*learning rate.*epochs.*augmentation.*--any-master"):
+        with pytest.raises(EvidenceError, match=r"has learnt nothing: .*learning rate is too low, .*augmentation") as refused:
             run_planned_trials(job)
+        text, command = str(refused.value).split("; next: ")
+        assert "--any-master goes on, but its trials tell little" in text
+        assert command == f"genet run {tmp_path}/run/recipe.yaml --run {tmp_path}/run --set master.learning_rate=1e-08"
         assert finished_trials(job) == ()
     measured = job.folder.latency.read()
     better = read_recipe(write_recipe(tmp_path, still.replace("1.0e-9", "1.0e-8")))
@@ -279,8 +285,25 @@ def test_a_run_stops_before_its_trials_if_the_masternet_has_learnt_nothing_unles
         profile_device(job)
         assert (job.folder.latency.read(), job.folder.recipe()) == (measured, better), "what was measured stays"
         train_master(job)
+        job.progress.say = said.append  # type: ignore[method-assign]
         assert len(run_planned_trials(job, any_master=True)) == len(planned_trials(job))
+        assert any("nearly blindly" in line and "for all that a search costs" in line for line in said)
         why = train_master(job).why_unlearnt(10)
         assert f"by --any-master from a MasterNet that has learnt nothing, and tell little: {why}." in (
             write_report(job).read_text()
         )
+
+
+def test_a_masternet_whose_loss_is_not_finite_is_refused_with_the_command_that_lowers_its_learning_rate(tmp_path: Path) -> None:
+    wild = RECIPE.replace("learning_rate: 0.4}\ndistill", "learning_rate: 1.0e+30}\ndistill")
+    with (
+        open_run(tmp_path / "run", Progress(), read_recipe(write_recipe(tmp_path, wild))) as job,
+        pytest.raises(NonFiniteLossError, match=r"lower learning_rate; .*; next: ") as refused,
+    ):
+        train_master(job)
+    *command, key, value = shlex.split(str(refused.value).split("; next: ")[1])
+    assert command == ["genet", "run", f"{tmp_path}/run/recipe.yaml", "--run", f"{tmp_path}/run"]
+    assert key == "--set"
+    master = read_recipe(tmp_path / "run" / "recipe.yaml", read_settings([value])).master
+    assert isinstance(master, Schedule)
+    assert master.learning_rate == 2.5e29

@@ -1,0 +1,40 @@
+"""What the losses of a network that has learnt nothing tell of its training."""
+
+from __future__ import annotations
+
+import pytest
+
+from genet.config.recipe import Schedule
+from genet.search.unlearnt import remedy
+
+SCHEDULE = Schedule(epochs=20, learning_rate=0.8)
+
+
+HIGH, LOW = ("the learning rate is too high", "learning_rate=0.2"), ("the learning rate is too low", "learning_rate=8")
+FEW, ALONE = ("the epochs are too few", "epochs=60"), ("it was trained for 20 epochs alone", "epochs=60")
+BY_HEART = ("it learnt the training images, which tell nothing of those held out", "")
+
+
+@pytest.mark.parametrize(
+    ("losses", "told"),
+    [  # guessing among four has 1.386
+        ((1.40, 1.90, 1.50, 1.39), HIGH),
+        ((1.45, 1.40, 1.387, 1.386), HIGH),  # it fell to guessing, and no further
+        ((1.388, 1.387, 1.386, 1.386), LOW),
+        ((1.40, 1.39, 1.38, 1.37), FEW),
+        ((1.40, 1.60, 1.38, 1.30), FEW),  # it has recovered
+        ((1.40, 1.39), ALONE),
+        ((), ALONE),  # by an earlier version, which kept no curve
+        ((1.40, 1.0, 0.5), BY_HEART),
+    ],
+)
+def test_a_rate_too_high_is_told_from_one_too_low_from_too_few_epochs_and_from_other_images(
+    losses: tuple[float, ...], told: tuple[str, str]
+) -> None:
+    found = remedy(losses, SCHEDULE, 4)
+    assert (found.cause.split(": ")[-1], found.change) == told
+
+
+def test_the_course_of_the_loss_is_told_beside_that_of_guessing() -> None:
+    grew = remedy((1.40, 1.90, 1.39), SCHEDULE, 4).cause
+    assert grew == "its training loss grew from 1.4 to 1.9, where guessing has 1.386: the learning rate is too high"
