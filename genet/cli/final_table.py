@@ -31,7 +31,8 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
     rows.append([name, "", f"{found.trained_masternet_ms_per_image:.4f}", masternet, "", ""])
     table(["network", "budget", "ms/image", "test %", "held against", "params"], rows)
     once = " of the choice of images alone, as all were trained once" if all(each.trainings == 1 for each in found.raced) else ""
-    print(wrapped(f"± of accuracies: standard errors{once}; of ms: half of a 99.9 % interval. {_latencies(found)}"))
+    wide = ", at most: its upper end" if found.widest_interval > TOO_NOISY else ""
+    print(wrapped(f"± of accuracies: standard errors{once}; of ms: half of a 99.9 % interval{wide}. {_latencies(found)}"))
     if found.outcomes:
         print("the images held out decide, as the lines below tell; test images decide nothing")
     print(wrapped("the MasterNet was trained once, as `master` in the recipe says; all others alike, as `train` says"))
@@ -99,7 +100,7 @@ def _fastest(exports: Exports, row: RacedNetwork, setting: Setting) -> str:
     form, served = found
     ms = serving.ms_per_image(form.format) or 0.0
     told = f"fastest: {next(reversed(form.files))} in {served.runtime}, {ms:.4f} ms/image at batch {serving.batch} when exported"
-    if row.ms_per_image:
+    if row.ms_per_image and not row.too_noisy:
         word = "estimated" if setting.estimate else "certified"
         told += f", {ms / row.ms_per_image:.2f}x of the {row.ms_per_image:.4f} {word} in {setting.runtime}"
     if (served.spread or 0.0) > TOO_NOISY:

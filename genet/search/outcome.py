@@ -229,10 +229,14 @@ class Outcomes(Derived):
         return tuple(sorted((row for row in self.raced if row.name not in beside), key=lambda row: -row.held_out_accuracy))
 
     @property
+    def widest_interval(self) -> float:
+        """Half of the widest interval of a latency that stands for a budget, as a share of the latency."""
+        return max((*(row.noise for row in self.outcomes), *(each.noise for each in self.unmet)), default=0.0)
+
+    @property
     def noise_warning(self) -> str:
         """A warning of latencies that other work has disturbed; empty if none was."""
-        shares = (*(row.noise for row in self.outcomes), *(each.noise for each in self.unmet))
-        return noise_warning(max((self.spread, *shares)))
+        return noise_warning(max(self.spread, self.widest_interval))
 
     @property
     def not_within_note(self) -> str:

@@ -104,6 +104,11 @@ def test_a_network_of_two_budgets_is_listed_once_with_the_fastest_of_its_files(
     assert (
         "fastest: model.onnx in runtime, 0.1025 ms/image at batch 20 when exported, 0.49x of the 0.2100 certified in" in told
     ), "and not model.fp16, which its spread does not tell from it"
+    noisy = first.model_copy(update={"interval_ms_per_image": 0.2})
+    print_outcomes(outcomes().model_copy(update={"outcomes": (noisy,)}), tmp_path)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "ms: half of a 99.9 % interval, at most: its upper end." in told
+    assert "0.1025 ms/image at batch 20 when exported; 50.0% on test images" in told, "and no multiple of what tells nothing"
 
 
 @pytest.mark.parametrize(
