@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from genet import __version__
@@ -50,11 +50,27 @@ class Parser(argparse.ArgumentParser):
 class CommandsParser(Parser):
     """The parser that picks the command; a command's name may be two words."""
 
+    commands: Mapping[str, argparse.ArgumentParser]
+    command = ""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2, an error message, and the commands or options that are nearest to those misspelt."""
+        from genet.config.faults import did_you_mean  # loads pydantic
+
+        if unknown := re.search(r"invalid choice: '(.*?)'", message):
+            super().error(
+                f"{unknown[1]} is no command{did_you_mean(unknown[1], [*self.commands]) or '; genet --help lists them'}"
+            )
+        known = re.findall(r"--[\w-]+", self.commands[self.command].format_usage()) if self.command in self.commands else []
+        misspelt = [word for word in re.split(r"[ =]", message) if word.startswith("--") and word not in RENAMED]
+        super().error(message + "".join(did_you_mean(word, known) for word in misspelt))
+
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Parse a command line whose first word or words name a command."""
         words = [*(args or ())]
         if words[:2] == ["latency", "diff"]:
             words[:2] = [" ".join(words[:2])]
+        self.command = words[0] if words else ""
         return super().parse_known_args(words, namespace)
 
 
@@ -71,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
     common.add_argument("--json", action="store_true", help="print one JSON line at the end")
     common.add_argument("--debug", action="store_true", help="show the traceback of a fault")
     commands = found.add_subparsers(metavar="COMMAND", required=True, help=argparse.SUPPRESS, prog="genet", parser_class=Parser)
+    found.commands = commands.choices
     listed = [PURPOSE]
 
     def add(name: str, text: str) -> argparse.ArgumentParser:

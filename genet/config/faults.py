@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 import reprlib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -47,6 +47,9 @@ def fault_of(model: type[BaseModel], root: yaml.Node, error: Any) -> Fault:
     if is_in_file(node) or not dotted:
         text = f"{place}: {dotted + ': ' if dotted else ''}{rule}"
     else:
+        if error["type"] == "extra_forbidden" and " is called " not in rule:
+            given = place.partition(" ")[2]
+            rule = f"is not a key here{_nearest_key(model, dotted if dotted.startswith(given) else given)}"
         text = _named_by_option(place, dotted, rule, error)
     return (mark.name, mark.line, mark.column), text
 
@@ -60,7 +63,7 @@ def _named_by_option(option: str, dotted: str, rule: str, error: Any) -> str:
         return f"{kind} {dotted} {rule}"
     rest = key.removeprefix(dotted)
     if error["type"] == "extra_forbidden" and rest.startswith("."):  # a key above the one that was given
-        return f"{option} {rule[:-1]}{rest}?" if rule.endswith("?") else f"{option} {rule}"
+        return f"{option} {rule}"
     if isinstance(error["input"], dict) and error["type"] != "rule" and rest.startswith("."):
         whole = "; give the whole list" if rule.startswith("must be a list") else ""
         return f"{option} is not a key here: {dotted} {rule.replace(_got(error['input']), '')}{whole}"
@@ -137,6 +140,25 @@ def _keys_at(model: type[BaseModel], location: list[Any]) -> list[str]:
             field = current.model_fields.get(part)
             current = _record_type(field.annotation) if field else None
     return list(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _nearest_key(model: type[BaseModel], key: str) -> str:
+    """Return the key such as `train.epochs` that is nearest to one that there is not, of those with a last part like its own."""
+
+    def last(whole: str) -> str:
+        return whole.rpartition(".")[2]
+
+    alike = [each for each in _whole_keys(model) if difflib.get_close_matches(last(key).lower(), [last(each)])]
+    return did_you_mean(key, alike)
+
+
+def _whole_keys(model: type[BaseModel], above: str = "") -> Iterator[str]:
+    """Yield all keys of a record and of those in it, such as `train.epochs`, but for records in lists."""
+    for name, field in model.model_fields.items():
+        yield above + name
+        below = None if get_origin(field.annotation) is tuple else _record_type(field.annotation)
+        if below:
+            yield from _whole_keys(below, f"{above}{name}.")
 
 
 def _record_type(annotation: Any) -> Any:

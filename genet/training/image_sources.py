@@ -106,21 +106,31 @@ def open_split(name: str, root: str, split: str, labels: Sequence[str] | None, p
         raise DataError(f"{name} in {place}: its {split} split must be readable ({fault})") from None
 
 
+SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid", "test")}
+
+
 def split_place(root: Path, split: str) -> Path:
-    """Return ROOT/train or ROOT/train.tar, ROOT/validation under one of its usual names; DataError if there is none."""
-    names = {"train": ("train",), "validation": ("validation", "val", "valid", "test")}
-    for name in names[split]:
-        for place in (root / name, root / f"{name}.tar"):
-            if place.exists():
-                return place
+    """Return ROOT/train or ROOT/train.tar, ROOT/validation under one of its usual names; DataError if there is none.
+
+    Of a folder with neither split it tells so in one line, the same for both.
+    """
+    there = {each: _places(root, names) for each, names in SPLITS.items()}
+    if there[split]:
+        return there[split][0]
     inside = [entry.name for entry in root.glob("[!.]*") if entry.is_dir()]
     got = f"folders {some_of(in_order(inside))}" if inside else "no such folder"
-    remedy = "make it"
-    if inside and not {"train", *names["validation"]} & set(inside):
-        remedy = f"if these are the classes, move them into {root / split}, and some of the images into the other"
-    raise DataError(
-        f"{root}: got {got}, expected {', '.join(names[split])}, with one folder of images per class, or a .tar of it; {remedy}"
-    )
+    wanted, remedy = ", ".join(SPLITS[split]), "make it"
+    if inside and not any(there.values()):
+        wanted = "train and validation"
+        remedy = (
+            f"if these are the classes, move them into {root / 'train'}, and every fifth image of each into "
+            f"{root / 'validation'}/CLASS: docs/your-own-images.md has the lines"
+        )
+    raise DataError(f"{root}: got {got}, expected {wanted}, with one folder of images per class, or a .tar of it; {remedy}")
+
+
+def _places(root: Path, names: Iterable[str]) -> list[Path]:
+    return [place for name in names for place in (root / name, root / f"{name}.tar") if place.exists()]
 
 
 def check_enough(train: int, held_out: int, test: int) -> None:

@@ -89,7 +89,7 @@ def take_stock(root: Path, progress: Progress = SILENT) -> Inventory:
         except DataError as fault:
             faults += map(str, fault.args)
     if faults:
-        raise DataError(*faults)
+        raise DataError(*dict.fromkeys(faults))
     train, test = ({name: each.images for name, each in listed_images(found[split], str(root)).items()} for split in found)
     return Inventory(
         root=str(root),

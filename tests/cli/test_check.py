@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from genet.cli import main as cli
 from genet.config.reader import read_recipe
 from genet.pipeline.run_folder import RunFolder
 from genet.search.outcome import Outcomes
+from genet.training.inventory import take_stock
 from tests.fixtures.commands import answer, fault
 from tests.fixtures.images import draw_images
 from tests.fixtures.tiny import RECIPE, SPACE, write_recipe
@@ -103,6 +107,25 @@ def test_images_that_a_run_would_refuse_are_refused(
     images = draw_images(tmp_path / "images", {"cat": 4, "dog": 4, "owl": 4})
     change(images)  # type: ignore[operator]
     assert said in fault(capsys, "check", write_recipe(tmp_path, FOLDER), "--data", images)
+
+
+def test_a_folder_of_classes_alone_is_refused_in_one_line_and_the_lines_of_the_docs_divide_it(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = draw_images(tmp_path / "my images", {"a cat": 10, "dog": 10, "owl": 10})
+    shutil.rmtree(images / "validation")
+    for folder in (images / "train").iterdir():
+        folder.rename(images / folder.name)
+    (images / "train").rmdir()
+    told = {fault(capsys, "check", recipe, "--data", images), fault(capsys, "init", "new.yaml", "--data", images)}
+    (line,) = "\n".join(told).splitlines()
+    assert line.startswith(f"{images}: got folders a cat, dog, owl, expected train and validation, with one folder of images per")
+    page = (Path(__file__).parents[2] / "docs" / "your-own-images.md").read_text()
+    (lines,) = re.findall(r"^    cd ROOT && mkdir train.*?^    done$", page, re.MULTILINE | re.DOTALL)
+    subprocess.run(["bash", "-ec", lines.replace("ROOT", '"$1"', 1), "bash", str(images)], check=True)
+    found = take_stock(images)
+    assert found.train == {"a cat": 8, "dog": 8, "owl": 8}
+    assert found.test == {"a cat": 2, "dog": 2, "owl": 2}
 
 
 def test_an_image_that_is_cut_short_is_told_in_one_line_whoever_decodes_it(

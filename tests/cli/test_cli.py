@@ -173,6 +173,24 @@ def test_check_tells_of_an_estimate_which_budgets_are_probably_out_of_reach(
     assert ": probably out of reach, the network" in found["budget 0.000001ms/image"]
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("initt my.yaml", "initt is no command; did you mean init?"),
+        ("nonsense", "nonsense is no command; genet --help lists them"),
+        ("init my.yaml --budgett=5ms", "--budgett=5ms; did you mean --budget?"),
+        ("run digits --remesure --new-rum", "--remesure --new-rum; did you mean --remeasure?; did you mean --new-run?"),
+        ("init my.yaml --zzzzzz", "unrecognized arguments: --zzzzzz"),
+    ],
+)
+def test_a_misspelt_command_or_option_is_told_the_nearest_one(
+    arguments: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments.split())
+    assert capsys.readouterr().err.rstrip().endswith(said)
+
+
 def test_a_recipe_that_is_not_there_names_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:
     (line,) = faults(capsys, "run", "digit")
     assert "digits" in line

@@ -69,7 +69,10 @@ def test_all_faults_are_told_at_once_each_by_its_option(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "law"),
     [
-        ("train.optimiser.momentum=0.9", "--set train.optimiser.momentum is not a key here"),
+        ("train.optimiser.momentum=0.9", "--set train.optimiser.momentum is not a key here; did you mean train.momentum?"),
+        ("epochs=5", "--set epochs is not a key here; did you mean train.epochs?"),
+        ("train={epoch: 2, learning_rate: 1, epochs: 2}", "--set train.epoch is not a key here; did you mean train.epochs?"),
+        ("train.nonsense=1", "--set train.nonsense is not a key here"),
         ("spcae.perturb.depth=[0]", "--set spcae.perturb.depth is not a key here; did you mean space.perturb.depth?"),
         ("select.budgets.0=5ms", "--set select.budgets.0 is not a key here: select.budgets must be a list; give the whole list"),
         ("select.budgets=5ms", "--set select.budgets must be a list (got '5ms')"),
@@ -90,7 +93,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_one_beside_the_faults_of_the
     with pytest.raises(SpecError) as told:
         read_recipe(file, read_settings(["train.epoch=5"]))
     first, second = told.value.faults
-    assert first == "--set train.epoch is not a key here; did you mean epochs?"
+    assert first == "--set train.epoch is not a key here; did you mean train.epochs?"
     assert second.startswith(f"{file}:6:18: master.epochs: must be at least 1 (got 0)")
 
 
