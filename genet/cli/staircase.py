@@ -22,7 +22,6 @@ from genet.names import damaged_lines
 from genet.report.latency_figures import draw_staircase
 from genet.storage import Journal
 
-UNCLEAR = 0.2  # latencies that count as equal: few steps are higher than this
 PATTERNS = {
     "stairs": "latency steps up at the edges, and the widths before them are wave-aligned; a rising tread keeps some of its own",
     "slope": "no stair: latency rises evenly, as for depthwise convolutions; every multiple of 8 stays a candidate",
@@ -53,7 +52,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     _print(found, source, estimate)
     if arguments.plot:
         save_picture(arguments.plot, draw_staircase(found, source))
-    return {"source": source, "estimate": estimate, "too_noisy": _unclear(found), **found.model_dump(mode="json")}
+    return {"source": source, "estimate": estimate, "too_noisy": found.unclear, **found.model_dump(mode="json")}
 
 
 def _measured(arguments: argparse.Namespace, meter: Meter) -> Staircase:
@@ -89,7 +88,7 @@ def _blocks_at(text: str, widths: str | None) -> dict[int, tuple[Block, ...]]:
 def _print(found: Staircase, source: str, estimate: bool | None) -> None:
     """Print the noise, and the staircase as far as it can be told."""
     print(f"{source}{': an estimate, not a measurement' if estimate else ''}")
-    if _unclear(found):
+    if found.unclear:
         print(
             f"too noisy to tell ({found.eps:.0%}): widths within that count as equal, and few steps are higher; measure on a "
             "quiet machine, or at a larger --batch"
@@ -114,11 +113,6 @@ def _print(found: Staircase, source: str, estimate: bool | None) -> None:
     print(f"plateaus: {', '.join(plateaus)}")
     print(f"edges: {', '.join(map(str, found.edges)) or 'none'}")
     print(f"candidates: {', '.join(map(str, found.candidates))}")
-
-
-def _unclear(found: Staircase) -> bool:
-    """Return whether noise hides what steps there may be."""
-    return found.eps > UNCLEAR
 
 
 def _print_portability(found: Portability) -> None:

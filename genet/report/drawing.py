@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BLUE, RED, GREEN, GREY = "#1b6ca8", "#c8553d", "#588157", "#8a8f98"
+NARROW = 4.6  # inches: a figure so wide can be read on a page of 400 pixels
 KIND_COLOURS = {"XX": BLUE, "BL": RED, "DW": GREEN}
 
 

@@ -106,6 +106,7 @@ def page(report: ReportData) -> str:
         recipe=to_yaml(report.recipe),
         found=latency_word(report.setting),
         contended=latency_word(report.tournament.setting) if report.tournament else "",
+        unclear=search_figures.unclear_stairs(stairs),
         uses=uses(report),
         unlearnt=report.masternet and report.masternet.why_unlearnt(report.recipe.space.input.classes),
         audit=additivity(report.trials),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from genet.arch.network import Network, out_size
-from genet.report.drawing import BLUE, GREY, KIND_COLOURS, RED, figure_of, svg
+from genet.report.drawing import BLUE, GREY, KIND_COLOURS, NARROW, RED, figure_of, svg
 from genet.search.outcome import Outcomes
 
 SEARCHED, KNOWN = BLUE, RED  # colours of the search's networks and of known designs
@@ -113,7 +113,7 @@ def draw_race(info: RaceInfo) -> str:
 
     Points of predicted latency are hollow diamonds.
     """
-    figure = figure_of(6.4, 3.6)
+    figure = figure_of(NARROW, 3.2)
     axes, titles = figure.subplots(), dict[str, str]()
     for label, points, colour in (("of the search", info.searched, SEARCHED), ("known designs", info.known, KNOWN)):
         for predicted, mark, fill in ((False, "o", colour), (True, "D", "white")):
@@ -142,7 +142,7 @@ def draw_race(info: RaceInfo) -> str:
 
 def draw_rungs(rungs: Sequence[Rungs]) -> str:
     """Draw the race: a row a network, from its short training to its full ones; winners are ringed."""
-    figure = figure_of(6.4, 0.6 + 0.17 * len(rungs))
+    figure = figure_of(NARROW, 0.6 + 0.17 * len(rungs))
     axes = figure.subplots()
     for row, each in enumerate(rungs):
         colour = SEARCHED if each.searched else KNOWN
@@ -155,8 +155,8 @@ def draw_rungs(rungs: Sequence[Rungs]) -> str:
             if each.won:
                 axes.plot(each.full, row, "o", markersize=9, markerfacecolor="none", color="black")
     axes.set_yticks(range(len(rungs)), [each.name for each in rungs])
-    axes.invert_yaxis()
-    axes.set_xlabel("accuracy on held-out images (%): short training (hollow), full trainings (filled)")
+    axes.set_ylim(len(rungs) - 0.4, -0.6)  # the best on top, and room for its ring
+    axes.set_xlabel("accuracy on held-out images (%)")
     return svg(figure)
 
 

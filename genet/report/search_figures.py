@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from genet.latency.staircase.space_sweeps import PlacedStaircase, Staircases
-from genet.report.drawing import BLUE, GREY, KIND_COLOURS, figure_of, svg
+from genet.report.drawing import BLUE, GREY, KIND_COLOURS, NARROW, figure_of, svg
 from genet.search.certificate import Selection
 from genet.search.regression import Regression
 from genet.search.solver import Candidate
@@ -108,10 +108,10 @@ def frontier_info(fronts: Mapping[int, Sequence[Candidate]], selection: Selectio
 
 
 def curve_info(trials: Sequence[TrialResult]) -> tuple[CurvePanel, ...]:
-    """Return one panel per super-block whose trials have curves."""
+    """Return one panel per super-block whose trials have curves: of one epoch nothing could be drawn but points."""
     found: dict[int, tuple[list[tuple[float, ...]], list[tuple[float, ...]]]] = {}
     for trial in trials:
-        if trial.curve and trial.accuracy is not None:
+        if len(trial.curve) > 1 and trial.accuracy is not None:
             curve = tuple(100 * accuracy for accuracy in trial.curve)
             found.setdefault(trial.index, ([], []))[trial.control].append(curve)
     return tuple(CurvePanel(index + 1, tuple(own), tuple(controls)) for index, (own, controls) in sorted(found.items()))
@@ -126,15 +126,23 @@ def effect_info(regression: Regression) -> tuple[Effect, ...]:
     )
 
 
+def unclear_stairs(panels: Sequence[StairPanel]) -> str:
+    """Return how many staircases noise hides, in words; empty if there are none."""
+    stairs = [place.staircase for panel in panels for place in panel.stairs if place.staircase]
+    unclear = sum(stair.unclear for stair in stairs)
+    return f"{unclear} of {len(stairs)} staircases are too noisy to tell steps (dotted)" if unclear else ""
+
+
 def draw_staircases(panels: Sequence[StairPanel]) -> str:
-    """Draw latency over width: a line per block type, filled points at the widths kept."""
+    """Draw latency over width: a line per block type, filled points at the widths kept; dotted if noise hides its steps."""
     figure = figure_of(2.6 * len(panels) + 0.8, 2.7)
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for place in panel.stairs:
             stair, colour = place.staircase, KIND_COLOURS[place.block_type[:2]]
             if stair is None:
                 continue
-            axes.plot(stair.widths, stair.ms, color=colour, linewidth=1, label=place.block_type)
+            label = f"{place.block_type}, too noisy to tell ({stair.eps:.0%})" if stair.unclear else place.block_type
+            axes.plot(stair.widths, stair.ms, ":" if stair.unclear else "-", color=colour, linewidth=1, label=label)
             axes.plot(stair.widths, stair.ms, "o", markersize=3, markerfacecolor="white", color=colour)
             kept = {width: ms for width, ms in zip(stair.widths, stair.ms, strict=True) if width in place.kept}
             axes.plot(list(kept), list(kept.values()), "o", markersize=4, color=colour)
@@ -148,7 +156,7 @@ def draw_staircases(panels: Sequence[StairPanel]) -> str:
 
 def draw_trials(points: Sequence[TrialPoint]) -> str:
     """Draw the change of accuracy per super-block; the dashed line is the control, the MasterNet fine-tuned likewise."""
-    figure = figure_of(6.4, 2.8)
+    figure = figure_of(NARROW, 2.6)
     axes = figure.subplots()
     for offset, (kind, colour) in enumerate(KIND_COLOURS.items()):
         own = [point for point in points if point.kind == kind]
@@ -164,7 +172,7 @@ def draw_trials(points: Sequence[TrialPoint]) -> str:
 
 def draw_frontier(info: FrontierInfo) -> str:
     """Draw predicted accuracy over latency, with budgets as vertical lines and the chosen networks as crosses."""
-    figure = figure_of(6.4, 3.2)
+    figure = figure_of(NARROW, 2.8)
     axes = figure.subplots()
     for shade, line in enumerate(info.lines):
         axes.step(line.ms_per_image, line.percent, where="post", color=f"C{shade}", label=f"{line.resolution} px, predicted")
@@ -187,6 +195,7 @@ def draw_trial_curves(panels: Sequence[CurvePanel]) -> str:
         for curve in panel.controls:
             axes.plot(range(1, len(curve) + 1), curve, "--", linewidth=1.2, color="black")
         axes.set_title(f"super-block {panel.superblock}", fontsize=9)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("epoch")
     figure.axes[0].set_ylabel("held-out accuracy (%)")
     return svg(figure)
@@ -194,7 +203,7 @@ def draw_trial_curves(panels: Sequence[CurvePanel]) -> str:
 
 def draw_effects(effects: Sequence[Effect]) -> str:
     """Draw the regression's effects with their standard errors, a row each."""
-    figure = figure_of(6.4, 0.6 + 0.17 * len(effects))
+    figure = figure_of(NARROW, 0.6 + 0.17 * len(effects))
     axes = figure.subplots()
     for row, effect in enumerate(effects):
         colour = KIND_COLOURS[effect.kind]

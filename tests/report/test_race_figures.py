@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from genet.arch.network import Network
@@ -57,7 +59,11 @@ def test_the_rungs_of_a_race_lead_from_short_to_full_trainings_the_best_first() 
     assert (first.name, first.short, first.full, first.won) == ("mine-r8-1", 40.0, 90.0, True)
     assert (second.name, second.searched, second.short, second.full) == ("resnet-r8-2", False, 50.0, 80.0)
     assert (third.name, third.short, third.full, third.searched) == ("lost-r8-3", 30.0, None, True)
-    assert race_figures.draw_rungs((first, second, third)).startswith("<svg")
+    drawn = race_figures.draw_rungs((first, second, third))
+    (top, height), *_ = re.findall(r'<clipPath id="\w+">\s*<rect x="[\d.]+" y="([\d.]+)" width="[\d.]+" height="([\d.]+)"', drawn)
+    marks = [float(y) for y in re.findall(r'<g clip-path="[^"]+">\s*<use [^>]*?y="([\d.]+)"', drawn)]
+    ring = 5.0  # points, half of the largest mark's height
+    assert float(top) + ring <= min(marks) < max(marks) <= float(top) + float(height) - ring, "none is cut off"
 
 
 def test_a_network_is_drawn_block_by_block() -> None:

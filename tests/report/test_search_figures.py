@@ -44,6 +44,17 @@ def test_staircases_are_grouped_by_superblock_at_one_resolution() -> None:
     assert [len(panel.stairs) for panel in panels] == [2, 1]
 
 
+def test_a_staircase_whose_steps_noise_hides_is_drawn_with_a_warning() -> None:
+    clear = stair(0, 32)
+    assert clear.staircase
+    noisy = clear.model_copy(update={"staircase": clear.staircase.model_copy(update={"eps": 0.35})})
+    one, both = ([search_figures.StairPanel("super-block 1", found)] for found in ((clear,), (clear, noisy)))
+    assert search_figures.unclear_stairs(one) == ""
+    assert search_figures.unclear_stairs(both) == "1 of 2 staircases are too noisy to tell steps (dotted)"
+    assert "too noisy" not in search_figures.draw_staircases(one)
+    assert "XX k3, too noisy to tell (35%)" in search_figures.draw_staircases(both)
+
+
 def test_failed_trials_are_not_drawn_as_points() -> None:
     superblock = superblock_of(BlockType("XX", 3), 16, 1, 1)
     results = [TrialResult(index=1, superblock=superblock, network=str(a), seed=0, accuracy=a) for a in (0.9, None)]
@@ -79,7 +90,8 @@ def test_curves_are_grouped_by_super_block_and_controls_kept_apart() -> None:
     trial = TrialResult(index=1, superblock=superblock, network="n", seed=0, accuracy=0.9, curve=(0.5, 0.9))
     control = trial.model_copy(update={"control": True, "curve": (0.8, 0.95)})
     failed = trial.model_copy(update={"accuracy": None})
-    (panel,) = search_figures.curve_info([trial, control, failed])
+    brief = trial.model_copy(update={"index": 2, "curve": (0.9,)})  # of one epoch: a point is no curve
+    (panel,) = search_figures.curve_info([trial, control, failed, brief])
     assert panel == search_figures.CurvePanel(2, ((50.0, 90.0),), ((80.0, 95.0),))
     assert search_figures.draw_trial_curves([panel]).startswith("<svg")
 

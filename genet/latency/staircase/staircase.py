@@ -24,6 +24,7 @@ from genet.storage import Record
 NOISE_UNKNOWN = 0.01  # assumed if neither the sweep nor its differences tell
 STEP_FLOOR = 0.025  # a smaller step up is no edge
 EPS_FLOOR = 0.02  # two latencies closer than this are never told apart
+UNCLEAR = 0.2  # latencies so far apart that count as equal: few steps are higher
 ERRORS = 3.0  # standard errors that make a difference
 ROUND = 8  # channels that FP16 kernels read at once (16 bytes)
 SETTLED = 30  # alternations of slope and breaks; a handful suffices
@@ -67,6 +68,11 @@ class Staircase(Record):
         if not set(self.candidates) | set(self.edges) <= set(self.widths):
             raise ValueError("the edges and candidates of a staircase must be among its widths")
         return self
+
+    @property
+    def unclear(self) -> bool:
+        """Return whether noise hides what steps there may be."""
+        return self.eps > UNCLEAR
 
 
 def analyse(sweep: Sweep, macs: Sequence[int] | None = None) -> Staircase:
