@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import shlex
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,6 +63,25 @@ def test_the_readme_is_short_and_reaches_every_page() -> None:
 def test_the_pages_of_keys_are_those_that_the_records_make(name: str) -> None:
     made = runpy.run_path(str(ROOT / "docs" / "make_reference.py"))["page"](name)
     assert (ROOT / "docs" / name).read_text() == made, "python docs/make_reference.py makes them anew"
+
+
+def test_the_stopwatch_for_onnx_runtime_runs_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    given, answer = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", 3, 8, 8]) for name in ("images", "logits"))
+    graph = helper.make_graph([helper.make_node("Relu", ["images"], ["logits"])], "g", [given], [answer])
+    (tmp_path / "export").mkdir()
+    onnx.save(
+        helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 18)]), tmp_path / "export" / "model.onnx"
+    )
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "onnx-runtime.md").read_text()
+    (block,) = re.findall(r"^    import time.*?p99.*?$", page, re.MULTILINE | re.DOTALL)
+    exec(textwrap.dedent(block), {})
+    assert re.fullmatch(r"mean [\d.]+, median [\d.]+, p99 [\d.]+ ms\n", capsys.readouterr().out)
 
 
 def test_every_file_of_a_run_is_described() -> None:
