@@ -16,6 +16,7 @@ from genet.arch.network import Block, Network, blocks
 from genet.config.augment import augment_at
 from genet.config.recipe import Recipe
 from genet.errors import EvidenceError
+from genet.latency.noise import TOO_NOISY
 from genet.latency.profile import FEW, SCAN, measure_network, seconds_per_row
 from genet.latency.staircase.space_sweeps import ExpectedRows, expected_rows
 from genet.latency.table import LatencyTable, Setting
@@ -59,6 +60,7 @@ class Preflight(Record):
     trials: int  # at most
     rows: ExpectedRows
     masternet_ms_per_image: float
+    masternet_rounds: tuple[float, ...]  # of which that is the mean
     budgets: tuple[BudgetOutlook, ...]
     seconds: dict[str, float]  # expected, per step, from the start
     cost: dict[str, float]  # of each part at most, in full trainings (T), as `Outcomes` counts them
@@ -101,6 +103,7 @@ def preflight(job: RunContext) -> Preflight:
         trials=len(trials),
         rows=rows,
         masternet_ms_per_image=masternet_ms / batch,
+        masternet_rounds=tuple(ms / batch for ms in known.ms) if (known := table.network_row(job.reference)) else (),
         budgets=outlooks(recipe.select.budgets, masternet_ms, fastest_ms, batch),
         cost=_cost(recipe, distill_s / trained["full"]),
         found=found,
@@ -206,6 +209,16 @@ def training_seconds(recipe: Recipe, images: int, pace: Pace) -> dict[str, float
     }
 
 
+def _how_found(seen: Preflight, setting: Setting) -> str:
+    """Return how the MasterNet's latency was found, with how far its rounds are apart."""
+    if setting.estimate:
+        return "estimated"
+    rounds = seen.masternet_rounds
+    low, high = min(rounds), max(rounds)
+    busy = ": other work disturbs this machine" if high - low > TOO_NOISY * low else ""
+    return f"the mean of {len(rounds)} measured rounds of {low:.4f} to {high:.4f}; multiples such as 0.5x are of it{busy}"
+
+
 def outlook(seen: Preflight, setting: Setting) -> list[str]:
     """Return the pre-flight in words, in lines of at most 80 columns."""
     facts = {
@@ -220,7 +233,7 @@ def outlook(seen: Preflight, setting: Setting) -> list[str]:
         "cost": f"at most {cost_in_words(seen.cost)}",
         "expected time": f"about {duration(sum(seen.seconds.values()))} from the start: "
         + ", ".join(f"{step} {duration(seconds)}" for step, seconds in seen.seconds.items()),
-        "MasterNet's latency": f"{seen.masternet_ms_per_image:.4f} ms/image, {'estimated' if setting.estimate else 'measured'}",
+        "MasterNet's latency": f"{seen.masternet_ms_per_image:.4f} ms/image, {_how_found(seen, setting)}",
     }
     if not seen.contenders:
         del facts["tournament"]

@@ -6,22 +6,25 @@ import dataclasses
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 
+import pytest
 import torch
 
 from genet.config.reader import read_recipe
 from genet.latency.profile import SCAN, seconds_per_row
+from genet.latency.staircase.space_sweeps import ExpectedRows
 from genet.latency.workload import Workload, read_blocks
 from genet.pipeline.context import open_run
 from genet.pipeline.pace import measure_pace
-from genet.pipeline.preflight import CERTIFICATE_ROUNDS, SCALES_MEASURED, outlook, preflight
+from genet.pipeline.preflight import CERTIFICATE_ROUNDS, SCALES_MEASURED, Preflight, outlook, preflight
 from genet.pipeline.profile import check_job
 from genet.pipeline.run_folder import RunFolder
 from genet.progress import Progress
 from genet.search.outcome import MASTER, RACE, TRIALS, Outcomes
 from genet.training.image_sets import Batch, FirstImages
 from genet.training.splits import load_data
-from tests.fixtures.simulated import Simulated
+from tests.fixtures.simulated import SETTING, Simulated
 from tests.fixtures.tiny import RECIPE, write_recipe
 
 ONE_BUDGET = RECIPE.replace("[2.0x, 0.000001]", "[1.0x]")
@@ -90,6 +93,28 @@ def test_the_cost_is_told_by_the_parts_that_a_finished_run_tells(finished: RunFo
     assert (seen.cost[MASTER], spent.cost[MASTER]) == (1.5, 1.5)
     assert spent.cost[RACE] <= seen.cost[RACE]
     assert spent.trainings == sum(spent.cost.values())
+
+
+@pytest.mark.parametrize(("rounds", "busy"), [((0.8, 0.85, 0.9), False), ((0.8, 2.11, 1.14), True)])
+def test_it_tells_of_which_rounds_the_masternets_latency_is_the_mean(rounds: tuple[float, ...], busy: bool) -> None:
+    seen = Preflight(
+        images=1,
+        augment="none",
+        networks=1,
+        trials=1,
+        rows=ExpectedRows(sweep=1, rest=1, networks=1),
+        masternet_ms_per_image=fmean(rounds),
+        masternet_rounds=rounds,
+        budgets=(),
+        seconds={},
+        cost={},
+        found=True,
+        contenders=0,
+    )
+    told = " ".join(" ".join(outlook(seen, SETTING)).split())
+    mean, high = (f"{value:.4f}" for value in (fmean(rounds), max(rounds)))
+    assert f"MasterNet's latency {mean} ms/image, the mean of 3 measured rounds of 0.8000 to {high}; multiples" in told
+    assert ("other work disturbs this machine" in told) is busy
 
 
 def test_no_line_of_it_ends_between_a_number_and_its_unit(finished: RunFolder) -> None:
