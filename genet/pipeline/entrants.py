@@ -51,8 +51,12 @@ def find_entrants(job: RunContext) -> Entrants:
         ms = choice.measured_ms_per_image or choice.predicted_ms_per_image
         fastest[choice.budget] = min(fastest.get(choice.budget, math.inf), ms + (choice.interval_ms_per_image or 0.0))
     finder = EntrantFinder(SearchState(job, job.table), dict.fromkeys(choice.budget for choice in selection.choices))
-    with job.progress.awake("certifying what is predicted to be next best"):
-        found = [entrant for choice in _chosen(job, selection) for entrant in finder.searched(choice)]
+    found, chosen = list[Entrant](), _chosen(job, selection)
+    with job.progress.track("certifying what is predicted to be next best", len(chosen)) as tracker:
+        finder.tracker = tracker
+        for choice in chosen:
+            found += finder.searched(choice)
+            tracker.advance()
     found += finder.designs(designs, _resolutions(job, selection), fastest)
     found += list(_certified_for_another(found, finder.limits))
     budgets, met = list(finder.limits), {entrant.budget for entrant in found}
@@ -172,7 +176,7 @@ class EntrantFinder:
     def __init__(self, state: SearchState, budgets: Iterable[Budget]) -> None:
         self.state, self.job, self.batch = state, state.job, state.batch
         self.limits = {budget: state.limit_ms(budget) / state.batch for budget in budgets}
-        self.tracker = UNSEEN  # of the designs, while they are scaled
+        self.tracker = UNSEEN  # of the work that certifies
         self.untimed: dict[str, list[MeasurementError]] = {}  # designs that are missing, and why scales could not be timed
         self.undecided: dict[Budget, list[Certificate]] = {}  # of the fastest scales that may be within a budget
 

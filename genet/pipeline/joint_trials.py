@@ -54,8 +54,7 @@ def run_joint_trials(job: RunContext, found: Entrants, train: Train, trained: Kn
     trials = _JointTrials(job, found, train)
     with job.progress.awake("choosing joint trials"):
         trials.run(trained)
-    with job.progress.awake("certifying the best joint trials"):
-        return trials.with_promoted()
+    return trials.with_promoted()
 
 
 class _JointTrials:
@@ -145,8 +144,13 @@ class _JointTrials:
         inputs = digest(f"{self._found.inputs}/{evidence}")
         if self._found.promoted_inputs == inputs:
             return self._found
-        promoted = tuple(entrant for budget in self._near for entrant in self._promoted(budget))
-        self._found = self._found.model_copy(update={"promoted": promoted, "promoted_inputs": inputs})
+        promoted = list[Entrant]()
+        with self._job.progress.track("certifying the best joint trials of each budget", len(self._near)) as tracker:
+            self._finder.tracker = tracker
+            for budget in self._near:
+                promoted += self._promoted(budget)
+                tracker.advance()
+        self._found = self._found.model_copy(update={"promoted": tuple(promoted), "promoted_inputs": inputs})
         self._found.save(self._job.folder.entrants)
         return self._found
 

@@ -78,19 +78,28 @@ def preflight(job: RunContext) -> Preflight:
     recipe = job.recipe.model_copy(update={"space": job.space}) if found else job.recipe
     space, table, splits = recipe.space, job.table, job.splits
     widths, batch = space.widths_on_offer(), table.setting.batch
-    timed = partial(_whole_ms, table, job.meter, job.reference)
-    timed(job.reference)
-    masternet_ms = table.masternet_ms(job.reference)
-    fastest_ms = [ms for r in space.input.resolutions if (ms := timed(space.smallest(r))) is not None]
     rows = expected_rows(space, recipe.measure.calibration_networks)
     trials = plan_trials(space, widths, recipe.search_resolution, recipe.seed, recipe.distill)
-    pace = measure_pace(recipe, splits, job.device, recipe.train.batch)
-    trained = training_seconds(recipe, splits.train.size, pace)
-    untrained = TrialContext(
-        build(space.masternet(recipe.search_resolution)), splits, recipe.distill, recipe.search_resolution, recipe.seed
-    )
-    distill_s = expected_seconds(untrained, trials, job.device)
-    measuring = _measuring_seconds(job, recipe, rows)
+    with job.progress.track("a little of all work, timed to foresee the time", 4) as tracker:
+        tracker.now("the MasterNet and the smallest networks")
+        timed = partial(_whole_ms, table, job.meter, job.reference)
+        timed(job.reference)
+        masternet_ms = table.masternet_ms(job.reference)
+        fastest_ms = [ms for r in space.input.resolutions if (ms := timed(space.smallest(r))) is not None]
+        tracker.advance()
+        tracker.now("steps of a training")
+        pace = measure_pace(recipe, splits, job.device, recipe.train.batch)
+        trained = training_seconds(recipe, splits.train.size, pace)
+        tracker.advance()
+        tracker.now("steps of trials")
+        untrained = TrialContext(
+            build(space.masternet(recipe.search_resolution)), splits, recipe.distill, recipe.search_resolution, recipe.seed
+        )
+        distill_s = expected_seconds(untrained, trials, job.device)
+        tracker.advance()
+        tracker.now("rows and rounds of latencies")
+        measuring = _measuring_seconds(job, recipe, rows)
+        tracker.advance()
     steps = ("tournament", "profile", "calibration", "master", "distill", "select", "designs", "race", "export")
     spent = {"distill": distill_s, "export": EXPORT_S * len(recipe.select.budgets)}
     seconds = {step: sum(part.get(step, 0.0) for part in (spent, trained, measuring)) for step in steps}

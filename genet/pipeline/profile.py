@@ -36,8 +36,7 @@ def check_job(job: RunContext) -> Preflight:
         teacher_of(spec, job.splits.labels)  # a missing teacher must not be found only after the search
     job.card.save(job.folder.environment)
     forget_doubtful(job)
-    with job.progress.awake("timing the MasterNet, and steps of its trainings, to foresee the time"):
-        seen = preflight(job)
+    seen = preflight(job)
     batch = max(job.recipe.train.batch, job.recipe.distill.batch)
     for line in filter(None, (*outlook(seen, job.table.setting), job.splits.shortened(batch))):
         job.progress.say(line)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 
@@ -20,7 +21,7 @@ from genet.pipeline.pace import measure_pace
 from genet.pipeline.preflight import CERTIFICATE_ROUNDS, SCALES_MEASURED, Preflight, outlook, preflight
 from genet.pipeline.profile import check_job
 from genet.pipeline.run_folder import RunFolder
-from genet.progress import Progress
+from genet.progress import Progress, Tracker, WorkItem
 from genet.search.outcome import MASTER, RACE, TRIALS, Outcomes
 from genet.training.image_sets import Batch, FirstImages
 from genet.training.splits import load_data
@@ -70,6 +71,26 @@ def test_what_it_takes_to_begin_an_epoch_is_not_counted_with_each_of_its_steps(t
     assert pace.epoch_s > 0.75 * begin_s
     schedule = recipe.train.model_copy(update={"batch": batch, "epochs": epochs})
     assert pace.training_s(schedule, images) < images // batch * begin_s, "less than if each step took so long, in one epoch"
+
+
+def test_what_it_times_itself_is_counted(tmp_path: Path) -> None:
+    class Counted(Progress):
+        """Progress that keeps its trackers."""
+
+        def __init__(self) -> None:
+            self.kept: list[Tracker] = []
+
+        @contextmanager
+        def tracks(self, counts: Sequence[WorkItem]) -> Iterator[list[Tracker]]:
+            with super().tracks(counts) as trackers:
+                self.kept += trackers
+                yield trackers
+
+    recipe, progress = read_recipe(write_recipe(tmp_path, ONE_BUDGET.replace("device: cpu", "device: estimate:v100"))), Counted()
+    with open_run(tmp_path / "run", progress, recipe) as job:
+        preflight(job)
+    (timed,) = (each for each in progress.kept if "to foresee the time" in each.count.title)
+    assert (timed.done, timed.total) == (4, 4)
 
 
 def test_rows_take_as_long_as_they_take_here_and_twice_that_on_a_machine_that_changes_its_speed() -> None:
