@@ -54,6 +54,7 @@ def brief_timings() -> Iterator[None]:
     """Timings of milliseconds: no test is about how close they come."""
     from genet.latency.estimate import roofline
     from genet.latency.timing import ratio, stopwatch
+    from genet.trials import probe
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(stopwatch.WARM_UP_S, "cpu", 0.001)
@@ -63,6 +64,7 @@ def brief_timings() -> Iterator[None]:
             patch.setattr(module, "ROUND_REPEATS", 3)
         patch.setattr(stopwatch, "ROUNDS_APART", 2)
         patch.setattr(stopwatch, "PAUSE_S", 0.005)
+        patch.setattr(probe, "STEPS", 1)
         yield
 
 

@@ -13,12 +13,17 @@ from PIL import Image
 from genet import load
 from genet.arch.network import Network
 from genet.cli import main as cli
-from genet.config.reader import read_training, to_yaml
+from genet.config.reader import read_recipe, read_training, to_yaml
 from genet.export.exports import export
 from genet.export.format import TrainedModel
 from genet.models.build import build
 from genet.models.weights import save_weights
+from genet.pipeline.context import open_run
+from genet.pipeline.distill import run_planned_trials
+from genet.pipeline.master import train_master
+from genet.pipeline.profile import profile_device
 from genet.pipeline.train import TrainingSpec, trained_before
+from genet.progress import Progress
 from genet.search.outcome import TrainedNetwork
 from genet.storage import write_atomic
 from genet.training.image_identity import NOTE
@@ -331,8 +336,15 @@ def test_of_images_that_were_moved_alone_the_recipe_or_an_option_tells(moved: Pa
 
 
 def test_a_run_that_is_moved_alone_finds_its_images_where_they_were(
-    moved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    draw(project / "images", 40)
+    recipe = read_recipe(write_recipe(project, JOB, SPACE.replace("channels: 1, classes: 10", "channels: 3, classes: 2")))
+    with open_run(Path("runs/tiny"), Progress(), recipe) as job:
+        profile_device(job)
+        train_master(job)
+        run_planned_trials(job, any_master=True)
+    monkeypatch.chdir(project.rename(tmp_path / "moved"))
     answer(capsys, "master", "runs/tiny")  # takes note of where it is
     Path("runs/tiny").rename(tmp_path / "alone")
     before = stamps(tmp_path / "alone")

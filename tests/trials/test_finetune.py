@@ -35,7 +35,8 @@ from tests.fixtures.tiny import tiny_recipe
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
-SHORT = Distill(epochs=2, batch=128, learning_rate=0.1, patience=9)
+IMAGES = 256
+SHORT = Distill(epochs=2, batch=64, learning_rate=0.1, patience=9)
 MODES: tuple[DistillMode, ...] = get_args(DistillMode)
 EveryMode = pytest.mark.parametrize(
     "mode", [pytest.param(mode, marks=[pytest.mark.slow] * (mode not in ("features", "whole"))) for mode in MODES]
@@ -53,7 +54,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 def splits(recipe: Recipe) -> Splits:
     """Some hundred digits: enough to learn a little."""
     whole = load_data(recipe.data, recipe.space.input, 0)
-    train_set, held_out = (next(images.batches(count, 8)) for images, count in ((whole.train, 512), (whole.nas_validation, 250)))
+    train_set, held_out = (next(images.batches(count, 8)) for images, count in ((whole.train, IMAGES), (whole.nas_validation, 125)))
     return Splits(TensorImages(*train_set), TensorImages(*held_out), whole.test)
 
 
@@ -61,7 +62,7 @@ def splits(recipe: Recipe) -> Splits:
 def weights(recipe: Recipe, splits: Splits) -> dict[str, Tensor]:
     """A MasterNet that knows some digits."""
     module = build(recipe.space.masternet(16), seed=1)
-    train(module, TrainingInputs(splits.train, Schedule(epochs=4, batch=64, learning_rate=0.4), 16, 0))
+    train(module, TrainingInputs(splits.train, Schedule(epochs=4, batch=32, learning_rate=0.8), 16, 0))
     return module.state_dict()
 
 
@@ -209,7 +210,7 @@ def test_without_a_head_the_classifier_is_what_reads_the_last_super_block(
 def test_without_a_head_the_masternets_logits_are_learnt_without_a_single_label(context: TrialContext, recipe: Recipe) -> None:
     space = recipe.space.model_copy(update={"head": None})
     parent = build(space.masternet(16), seed=1)
-    train(parent, TrainingInputs(context.splits.train, Schedule(epochs=8, batch=64, learning_rate=0.4), 16, 0))
+    train(parent, TrainingInputs(context.splits.train, Schedule(epochs=8, batch=32, learning_rate=0.8), 16, 0))
     pixels, labels = shown(context.splits.train)
     blind = trained_on(dataclasses.replace(context, parent=parent), TensorImages(pixels, torch.full_like(labels, -1)))
     blind = changed(blind, mode="features", epochs=6, learning_rate=0.5)
@@ -386,7 +387,7 @@ def test_statistics_of_all_batch_normalisations_are_taken_anew(context: TrialCon
         norm, before = child.rest[-2].bn, context.parent.final_conv.bn  # far behind what was trained
         assert not torch.equal(norm.running_mean, before.running_mean)
         norms = [part for part in child.rest.modules() if isinstance(part, nn.BatchNorm2d)]
-        assert {int(part.num_batches_tracked) for part in norms} == {512 // 128}
+        assert {int(part.num_batches_tracked) for part in norms} == {IMAGES // SHORT.batch}
         assert {part.momentum for part in norms} == {0.1}
 
 
@@ -685,7 +686,7 @@ def saving(context: TrialContext, folder: Path, mode: DistillMode = "features") 
 def test_trials_that_go_on_from_any_step_end_as_undisturbed_ones(
     context: TrialContext, trials: tuple[Trial, ...], tmp_path: Path, mode: DistillMode, after: int
 ) -> None:
-    context, steps = changed(context, mode=mode), 512 // SHORT.batch
+    context, steps = changed(context, mode=mode), IMAGES // SHORT.batch
     expected = ran(context, of(trials, 1))
     group = TrialGroup(stopped(saving(context, tmp_path, mode), after), of(trials, 1), CPU)
     with pytest.raises(UserStops):
