@@ -54,7 +54,7 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
 def splits(recipe: Recipe) -> Splits:
     """Some hundred digits: enough to learn a little."""
     whole = load_data(recipe.data, recipe.space.input, 0)
-    train_set, held_out = (next(images.batches(count, 8)) for images, count in ((whole.train, IMAGES), (whole.nas_validation, 125)))
+    train_set, held_out = next(whole.train.batches(IMAGES, 8)), next(whole.nas_validation.batches(125, 8))
     return Splits(TensorImages(*train_set), TensorImages(*held_out), whole.test)
 
 
