@@ -104,12 +104,9 @@ class MultipleOf(Described):
     """Step of the grid, in channels."""
 
 
-def _width_rule(value: Any) -> str:
-    return "grid" if isinstance(value, dict | MultipleOf) else "aligned"
-
-
 WidthRule = Annotated[
-    Annotated[Literal["wave-aligned"], Tag("aligned")] | Annotated[MultipleOf, Tag("grid")], Discriminator(_width_rule)
+    Annotated[Literal["wave-aligned"], Tag("aligned")] | Annotated[MultipleOf, Tag("grid")],
+    Discriminator(lambda value: "grid" if isinstance(value, dict | MultipleOf) else "aligned"),
 ]
 
 
@@ -118,10 +115,6 @@ def _group(name: Any) -> str:
         near = difflib.get_close_matches(str(name), get_args(DesignGroup), n=1)
         raise broken_rule(f"must be {', '.join(get_args(DesignGroup))}, a notation, or the file or folder of a network", *near)
     return str(name)
-
-
-def _masternet_form(value: Any) -> str:
-    return "own" if isinstance(value, dict | Network) else "group"
 
 
 def _for_the_images(own: Network, info: ValidationInfo) -> Network:
@@ -151,7 +144,7 @@ MasterNets = Annotated[
     tuple[
         Annotated[
             Annotated[DesignGroup, BeforeValidator(_group), Tag("group")] | Annotated[OwnDesign, Tag("own")],
-            Discriminator(_masternet_form),
+            Discriminator(lambda value: "own" if isinstance(value, dict | Network) else "group"),
         ],
         ...,
     ],

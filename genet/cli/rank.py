@@ -43,7 +43,8 @@ def run(arguments: argparse.Namespace) -> Answer:
     superblocks = structure.superblocks if isinstance(structure, Network) else ()
     places = [place for place, block in enumerate(superblocks) if block.depth]  # stages that have ranks
     own = tuple(superblocks[place].type for place in places)
-    types = [_types(network, places) for network in chosen]
+    offered = [[network.superblocks[place] for place in places] for network in chosen]
+    types = [[block.type if block.depth else None for block in blocks] for blocks in offered]  # None has vanished
     if arguments.random:
         print("random weights: these are the ranks of noise, which advise nothing")
     _print(found, own, types, arguments.random)
@@ -77,11 +78,6 @@ def _with_weights(what: str, structure: ModelSpec, random: bool) -> nn.Module:
         f"{what}: got no trained weights ({without}), expected some, since the rank of random weights means nothing; give a "
         "folder with network.yaml and model.safetensors, or --random to rank random weights all the same"
     )
-
-
-def _types(network: Network, places: Sequence[int]) -> list[SuperBlockKind | None]:
-    """Return the block types of a network at these super-blocks; None if one has vanished."""
-    return [network.superblocks[place].type if network.superblocks[place].depth else None for place in places]
 
 
 def _print(

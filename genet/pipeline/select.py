@@ -41,7 +41,9 @@ def select_networks(job: RunContext) -> Selection:
                 measure_networks(job, state.kept)
                 state = SearchState(job, job.table)
             selection = _certified_selection(state)
-            _warn_if_busy(state, selection.choices)
+            timed = {each.network for each in selection.choices if each.within or each.undecided}
+            if warning := noise_warning(state.table.widest_spread(timed)):  # a hopeless budget is no fault of noise
+                job.progress.say(f"  {warning}")
         selection = selection.model_copy(update={"inputs": inputs})
         selection.save(job.folder.selection)
     if not job.recipe.measure.latency_file:
@@ -84,12 +86,6 @@ def _certified_choice(state: SearchState, budget: Budget, resolution: int, track
     candidate, found = best_certified(state.limit_ms(budget), solve, certify, count)
     choice = _choice(state, budget, candidate, found.model_copy(update={"within": bool(found.within)}))
     return choice.model_copy(update={"undecided": found.within is None})
-
-
-def _warn_if_busy(state: SearchState, choices: tuple[SelectedNetwork, ...]) -> None:
-    timed = {choice.network for choice in choices if choice.within or choice.undecided}  # a hopeless budget is no fault of noise
-    if warning := noise_warning(state.table.widest_spread(timed)):
-        state.job.progress.say(f"  {warning}")
 
 
 def select_from_evidence(state: SearchState, budgets: tuple[Budget, ...]) -> Selection:

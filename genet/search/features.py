@@ -44,25 +44,16 @@ class Features:
     def __call__(self, index: int, superblock: SuperBlock) -> dict[str, float]:
         """Return the terms of `superblock` at `index` (from 0)."""
         own, kind = self._own[index], superblock.block_type
-        moves = {"width": self._wider(superblock, own), "depth": self._deeper(superblock, own)}
-        size = math.log2(superblock.width / own.width) + _doublings(superblock, own) / 2
-        terms = {SIZE: size, "depth": moves["depth"]}
+        deep, own_deep = (max(each.depth, HALF_A_BLOCK) for each in (superblock, own))
+        wider, deeper = math.log2(superblock.width / own.width), math.log2(deep / own_deep)  # in doublings
+        moves = {
+            "width": wider if self._width == "log2" else superblock.width / own.width - 1,
+            "depth": deeper if self._depth == "log2" else float(superblock.depth - own.depth),
+        }
+        terms = {SIZE: wider + deeper / 2, "depth": moves["depth"]}
         for name, value in moves.items():
             terms[f"{index + 1} {name}"] = terms[f"{index + 1} {kind} {name}"] = value
         return terms if kind == own.block_type else {**terms, str(kind): 1.0, f"{index + 1} {kind}": 1.0}
-
-    def _wider(self, superblock: SuperBlock, own: SuperBlock) -> float:
-        ratio = superblock.width / own.width
-        return math.log2(ratio) if self._width == "log2" else ratio - 1
-
-    def _deeper(self, superblock: SuperBlock, own: SuperBlock) -> float:
-        return _doublings(superblock, own) if self._depth == "log2" else float(superblock.depth - own.depth)
-
-
-def _doublings(superblock: SuperBlock, own: SuperBlock) -> float:
-    """Return the number of doublings from the other's depth to its own."""
-    deep, own_deep = (max(each.depth, HALF_A_BLOCK) for each in (superblock, own))
-    return math.log2(deep / own_deep)
 
 
 def fine_tuning_features(index: int, fresh: bool) -> dict[str, float]:

@@ -78,11 +78,6 @@ class Child:
         self.learner.restore(state["learner"])
         self.curve, self.cools_from, self.seconds = state["curve"], state["cools_from"], state["seconds"]
 
-    @property
-    def spent_s(self) -> float:
-        """Seconds so far, including its share of the group's common work."""
-        return sum(self.seconds.values())
-
     def rate(self, schedule: Distill, batch: int, epoch: float) -> float:
         """Return the schedule's rate; a settled trial's falls to zero within one last epoch."""
         if self.cools_from is None:
@@ -154,16 +149,12 @@ class TrialGroup:
         """Return a recorded step of the children still under way."""
         return Replayed(self.launch_step, self.device, all(child.learner.recordable for child in self.children))
 
-    @property
-    def _share_done_before(self) -> float:
-        """Share of every trial that its checkpoint holds."""
-        return (self.start.epoch + self.start.step / self.steps) / self.context.distill.epochs
-
     def run(self) -> Iterator[Event]:
         """Train epoch by epoch, until every trial has its result."""
         epochs = self.context.distill.epochs
         if self.start != BEGINNING:
-            yield ProgressDelta(self._share_done_before * self.size, earlier=True)
+            done_before = (self.start.epoch + self.start.step / self.steps) / epochs  # of every trial, by its checkpoint
+            yield ProgressDelta(done_before * self.size, earlier=True)
         for epoch in range(self.start.epoch, epochs):
             first = self.start.step if epoch == self.start.epoch else 0
             for step, batch in enumerate(self._batches(epoch, first), start=first):
@@ -236,7 +227,7 @@ class TrialGroup:
             account, before = child.learner.account(tally), (epoch * self.steps + first) / whole
             if account.bad is not None:
                 yield self._failure(child, "non-finite loss", account.fault(first, epoch), before)
-            elif distill.time_limit_s and child.spent_s > distill.time_limit_s:
+            elif distill.time_limit_s and sum(child.seconds.values()) > distill.time_limit_s:
                 yield self._failure(
                     child,
                     "time limit",

@@ -36,10 +36,6 @@ def prepare(runtime: str, parts: Sequence[tuple[nn.Module, Tensor]], kernels_alo
     return tuple(works)
 
 
-def _eager(module: nn.Module, images: Tensor) -> TimedCall:
-    return partial(module, images)
-
-
 def _cudagraph(module: nn.Module, images: Tensor) -> TimedCall:
     """Return a replay of the kernels recorded once, whose time does not include the host's launches."""
     _need_cuda("cudagraph", images)
@@ -79,10 +75,6 @@ def _compile(module: nn.Module, images: Tensor) -> TimedCall:
     with _refusal("torch.compile failed to compile the model"):
         work()
     return work
-
-
-def _onnxruntime(module: nn.Module, images: Tensor) -> TimedCall:
-    return onnx_work(_onnx(module, images), images)
 
 
 def onnx_work(model: bytes, images: Tensor) -> TimedCall:
@@ -162,10 +154,10 @@ EXACT_INT8 = ("session.x64quantprecision", "1")  # without it, sums saturate on 
 ONE_LAYOUT = ("onnxruntime", "tensorrt")  # ONNX knows no memory format
 WAITING = ("onnxruntime",)  # their works return when the device has answered, so the host's clock times them
 RUNTIMES: dict[str, Callable[[nn.Module, Tensor], TimedCall]] = {
-    "eager": _eager,
+    "eager": partial,
     "cudagraph": _cudagraph,
     "compile": _compile,
-    "onnxruntime": _onnxruntime,
+    "onnxruntime": lambda module, images: onnx_work(_onnx(module, images), images),
     "tensorrt": _tensorrt,
 }
 

@@ -78,11 +78,10 @@ def measure_apart(
                 except Exception as fault:  # any error of a runtime's own
                     faults[place] = fault.with_traceback(None)  # which may hold a device's memory
             tracker.advance()
-    return tuple(faults[place] if place in faults else _over_rounds(rounds) for place, rounds in enumerate(timings))
-
-
-def _over_rounds(rounds: Sequence[Timing]) -> Timing:
-    return rounds[0] if len(rounds) == 1 else summarise([timing.ms for timing in rounds])
+    return tuple(
+        faults.get(place) or (rounds[0] if len(rounds) == 1 else summarise([timing.ms for timing in rounds]))
+        for place, rounds in enumerate(timings)
+    )
 
 
 def summarise(samples_ms: list[float]) -> Timing:
