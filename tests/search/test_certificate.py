@@ -45,7 +45,7 @@ def solving(candidates: list[Candidate], ratios: list[float] | None = None) -> C
 
     def solve() -> list[Candidate]:
         scale = statistics.fmean(ratios) if ratios else 1.0
-        return [candidate.model_copy(update={"predicted_ms": scale * candidate.predicted_ms}) for candidate in candidates]
+        return [Candidate(**vars(candidate) | {"predicted_ms": scale * candidate.predicted_ms}) for candidate in candidates]
 
     return solve
 
