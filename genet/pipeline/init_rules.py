@@ -222,7 +222,7 @@ def budget_choice(budgets: Sequence[BudgetOutlook], given: bool) -> RecipeChoice
 
     in_words = "; ".join(map(told, budgets))
     values = {"select.budgets": f"[{', '.join(str(each.budget) for each in budgets)}]"}
-    return RecipeChoice("budget", in_words, values) if given else RecipeChoice("budget", f"{in_words}, as none is given")
+    return RecipeChoice("budget", in_words, values) if given else RecipeChoice("budget", f"none is given: {in_words}")
 
 
 def _augmentation(size: int, count: int) -> RecipeChoice:

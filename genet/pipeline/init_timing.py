@@ -13,7 +13,8 @@ from genet.pipeline.init_rules import TIMINGS, BriefTiming
 from genet.progress import Progress
 
 REPEATS, LIMIT_S = 5, 1.0  # of a timing; and seconds after which none but the second begins
-LONG_MS = 50.0  # a longer network is not repeated within a timing, nor timed with one thread, which is slower by far then
+LONG_MS = 50.0  # a longer network is not repeated within a timing
+SLOWER = 2.0  # times the latency with all threads: what takes longer with one is not timed again
 FASTER = 0.95  # of the latency with all threads: with one it must be less
 
 
@@ -47,13 +48,13 @@ class BriefTimer:
         with self._progress.track("timing a network", TIMINGS) as tracker:
             while len(found[0]) < TIMINGS and (len(found[0]) < 2 or time.monotonic() - began < LIMIT_S):
                 for timer, times in zip(timers, found, strict=True):  # in turn
-                    if times is found[0] or found[0][0] <= LONG_MS:
+                    if not times or min(times) < SLOWER * min(found[0]):
                         times.append(timer(repeats)[0].median_ms)
                 repeats = REPEATS if found[0][0] <= LONG_MS else 1
                 tracker.advance()
             tracker.end_here()
-        fastest = 1 if found[1:] and found[1] and min(found[1]) < FASTER * min(found[0]) else 0
-        by_threads = [(meter.setting.device.processors, min(times)) for meter, times in zip(meters, found, strict=True) if times]
+        fastest = 1 if found[1:] and min(found[1]) < FASTER * min(found[0]) else 0
+        by_threads = [(meter.setting.device.processors, min(times)) for meter, times in zip(meters, found, strict=True)]
         return BriefTiming(
             ms=min(found[fastest]),
             spread=max(found[fastest]) / min(found[fastest]) - 1,

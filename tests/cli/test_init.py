@@ -80,7 +80,7 @@ def test_before_a_budget_is_given_it_tells_what_is_in_reach_and_on_what_that_was
         "budgets from about 0.7ms (0.35 ms/image, 0.1x) on, which the network with the fewest MACs"
     )
     assert "2 threads" in told["latencies"]
-    assert told["budget"].startswith("0.8x (5.6 ms per batch of 2, 2.8 ms/image); 0.5x")
+    assert told["budget"].startswith("none is given: 0.8x (5.6 ms per batch of 2, 2.8 ms/image); 0.5x")
     assert told["threads"] == "all 2: the MasterNet takes 70 ms per batch with 1 and 7 with 2"
     assert read_recipe("my.yaml").measure.threads is None
 
