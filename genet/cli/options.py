@@ -38,7 +38,10 @@ def add_measure(command: argparse.ArgumentParser) -> None:
 
 def add_runner(command: argparse.ArgumentParser) -> None:
     """Add the options for the runner of the trials and for their MasterNet."""
-    command.add_argument("--any-master", action="store_true", help="go on with a MasterNet that has learnt nothing")
+    unlearnt = (
+        "go on with a MasterNet that has learnt nothing: networks are then chosen nearly blindly, at the cost of a whole search"
+    )
+    command.add_argument("--any-master", action="store_true", help=unlearnt)
     command.add_argument("--trials-per-gpu", type=positive, metavar="N", default=1, help="trials side by side on a GPU")
     add_workers(command)
 
