@@ -145,8 +145,8 @@ def test_a_run_of_another_recipe_tells_the_keys_that_differ_and_how_to_go_on_wit
     other = with_overrides(files.recipe(), [Override(f"--set {key}", key, text) for key, text in changes.items()])
     with pytest.raises(RunError) as refused:
         files.check_free_for(other)
-    assert "(distill.epochs: 7 here, 1 in the run, seed: 1 here, 0 in the run), expected one of this recipe" in str(refused.value)
-    assert f"`genet run {files.recipe_file} --run {files.path}` goes on with that run" in str(refused.value)
+    assert "(distill.epochs: 7 here, 1 in the run, seed: 1 here, 0 in the run), with which " in str(refused.value)
+    assert f"`genet run {files.recipe_file} --run {files.path}` goes on as it is, expected" in str(refused.value)
 
 
 def test_a_folder_with_other_files_is_refused_and_left_alone(copy: RunFolder, tmp_path: Path) -> None:
