@@ -111,8 +111,8 @@ class RunFolder:
                 differ = first_of(_differences(recipe, self.recipe()), DIFFERENCES_TOLD)
                 again = f"genet run {quoted(self.recipe_file)} --run {quoted(self.path)}"
                 raise RunError(
-                    f"{self.path}: got a run of another recipe ({differ}), with which `{again}` goes on as it is, expected one of "
-                    "this recipe; use --new-run for a new folder, or --run FOLDER"
+                    f"{self.path}: got a run of another recipe ({differ}), with which `{again}` goes on as it is, expected one "
+                    "of this recipe; use --new-run for a new folder, or --run FOLDER"
                 )
         elif self.path.exists() and (
             not self.path.is_dir() or any(file.name not in (".lock", NOTE) for file in self.path.iterdir())
