@@ -264,7 +264,7 @@ def train_one(recipe: Recipe, network: str, seed: int, start: Path | None) -> di
         read_notation(network, "network"), recipe.train, recipe.data, recipe.seed, recipe.augment, FIRST_SEED + seed, start
     )
     splits = load_data(recipe.data, recipe.space.input, recipe.seed, spec.view())
-    _, trained = finished(train_by_epochs(spec, splits, Execution()))
+    _, trained, _ = finished(train_by_epochs(spec, splits, Execution()))
     return {"network": network, "seed": seed, "test": trained.test_accuracy, "held_out": trained.nas_accuracy}
 
 

@@ -38,7 +38,6 @@ from genet.models.weights import (
 from genet.names import name_differences
 from genet.progress import SILENT, Progress, Tracker
 from genet.search.outcome import TrainedNetwork, percent
-from genet.search.scores import packed_answers
 from genet.storage import digest, read_bytes, write_atomic
 from genet.training.accuracy import right_answers
 from genet.training.checkpoints import Checkpoints
@@ -156,7 +155,7 @@ def train_anew(
     log = execution.log if world.first else NO_LOG
     here = dataclasses.replace(execution, device=world.device(execution.device), checkpoint=checkpoint, log=log)
     tell = _epoch_reporter(tracker, splits.train.size)
-    module, trained = finished(train_by_epochs(spec, splits, here, parent), tell)
+    module, trained, _ = finished(train_by_epochs(spec, splits, here, parent), tell)
     if world.first:
         save_weights(module, result.with_suffix(".safetensors"))
         save_trained(trained, result)
@@ -178,11 +177,11 @@ def save_trained(trained: TrainedNetwork, result: Path) -> None:
 
 def train_by_epochs(
     spec: TrainingSpec, splits: Splits, execution: Execution, parent: GENet | None = None
-) -> Generator[Epoch, None, tuple[nn.Module, TrainedNetwork]]:
+) -> Generator[Epoch, None, tuple[nn.Module, TrainedNetwork, torch.Tensor]]:
     """Train a network, from its checkpoint if there is one; yield every epoch's number, loss and accuracy.
 
-    `parent` holds the weights that the network inherits. Return the network, without its fold, and its accuracies. Nothing but
-    the checkpoint and the log is written.
+    `parent` holds the weights that the network inherits. Return the network, without its fold, its accuracies, and which of
+    this process's held-out images it classifies correctly, (N,). Nothing but the checkpoint and the log is written.
     """
     module, resolution = _initial_module(spec, parent=parent), spec.network.input.resolution
     splits = splits.holding_out(spec.part)
@@ -203,13 +202,12 @@ def train_by_epochs(
         resolution=resolution,
         nas_accuracy=nas,
         nas_images=splits.nas_validation.size,
-        nas_answers=packed_answers(answers.numpy(force=True)) if execution.world.size == 1 else "",
         test_accuracy=test,
         loss=epochs[-1][1],
         curve=tuple(epoch for epoch in epochs if math.isfinite(epoch[2])),
         images=splits.contents.digest if splits.contents else None,
     )
-    return (module.inside if isinstance(module, Folded) else module), trained
+    return (module.inside if isinstance(module, Folded) else module), trained, answers
 
 
 def _initial_module(spec: TrainingSpec, progress: Progress = SILENT, parent: GENet | None = None) -> nn.Module:

@@ -25,6 +25,7 @@ from genet.pipeline.master import Parent, training_spec
 from genet.pipeline.train import TrainingSpec, save_trained, train_by_epochs, trained_before
 from genet.search.outcome import TrainedNetwork, percent
 from genet.search.race import short_training
+from genet.search.scores import packed_answers
 from genet.storage import Journal, Record, write_atomic, write_checked
 from genet.training.checkpoints import Checkpoints
 from genet.training.log import NO_LOG, Log
@@ -150,12 +151,14 @@ class TrainingWork:
             try:
                 epoch, *_ = next(learning)
             except StopIteration as end:
-                module, trained = end.value
+                module, trained, answers = end.value
                 break
             yield ProgressDelta((epoch - done) / epochs, earlier=epoch - done > 1)
             done, here = epoch, here + 1
         seconds = (time.monotonic() - began) * epochs / here if here else 0.0
-        line = _reached(task, trained, self.splits.test.size, seconds)
+        line = _reached(task, trained, self.splits.test.size).model_copy(
+            update={"seconds": seconds, "right": packed_answers(answers.numpy(force=True))}
+        )
         yield TrainingResult(line, trained, weights_bytes(module) if task.keep else None)
 
 
@@ -166,9 +169,9 @@ def _line(task: TrainingTask, **found: object) -> FinishedTraining:
     return FinishedTraining.model_validate({"id": task.id, "name": task.name, **facts, **found})
 
 
-def _reached(task: TrainingTask, trained: TrainedNetwork, test_images: int, seconds: float = 0.0) -> FinishedTraining:
-    held_out = {"held_out": trained.nas_accuracy, "held_out_images": trained.nas_images, "right": trained.nas_answers}
-    return _line(task, **held_out, test=trained.test_accuracy, test_images=test_images, seconds=seconds)
+def _reached(task: TrainingTask, trained: TrainedNetwork, test_images: int) -> FinishedTraining:
+    held_out = {"held_out": trained.nas_accuracy, "held_out_images": trained.nas_images}
+    return _line(task, **held_out, test=trained.test_accuracy, test_images=test_images)
 
 
 class Trainings:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from pydantic import Field
-
 from genet.config.budget import Budget
 from genet.latency.noise import TOO_NOISY, noise_warning
 from genet.latency.table import Setting
@@ -33,7 +31,6 @@ class TrainedNetwork(Derived):
     nas_accuracy: float
     nas_images: int
     test_accuracy: float
-    nas_answers: str = Field("", exclude=True)  # which of these it classifies correctly, packed; in memory alone
     loss: float | None = None  # mean training loss of the last epoch; None if it was trained elsewhere
     curve: tuple[tuple[int, float, float], ...] = ()  # epoch, its training loss and training accuracy
     images: str | None = None  # digest of their names and sizes; None for embedded images, and in an earlier version

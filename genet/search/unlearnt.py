@@ -26,7 +26,7 @@ def remedy(losses: Sequence[float], schedule: Schedule, classes: int) -> Remedy:
     """Return what the training losses of all epochs tell: a learning rate too high or too low, too few epochs, other images."""
     guessing, longer = math.log(classes), f"epochs={LONGER * schedule.epochs}"
     if len(losses) < FEWEST:
-        return Remedy(f"it was trained for {schedule.epochs} epochs alone", longer)
+        return Remedy(f"it was trained for {schedule.epochs} epoch{'s' * (schedule.epochs != 1)} alone", longer)
     first, last, worst = losses[0], losses[-1], max(losses)
     course = f"from {first:.4g} to {last:.4g}, where guessing has {guessing:.4g}"
     if last < (1 - BY_HEART) * guessing:

@@ -21,6 +21,7 @@ from genet.export.format_latency import with_latencies
 from genet.export.manifest import Exports
 from genet.export.onnx_formats import FILES
 from genet.export.timm_form import open_timm
+from genet.latency.noise import with_interval
 from genet.models.weights import load
 from genet.pipeline.run_folder import RunFolder
 from genet.search.outcome import Outcomes, percent
@@ -55,7 +56,14 @@ def test_a_runs_export_has_all_formats_and_its_card_all_of_the_evidence(finished
         for name, known in each.files.items():
             assert digest((folder / name).read_bytes()) == known
             assert f"{known}  export/{name}" in card
-    facts = (outcome.network, f"{outcome.ms_per_image:.4f}", "licence", "torch ", "epochs: 2", "| data | digits: ")
+    facts = (
+        outcome.network,
+        with_interval(outcome.ms_per_image, outcome.interval_ms_per_image),
+        "licence",
+        "torch ",
+        "epochs: 2",
+        "| data | digits: ",
+    )
     for fact in (*facts, "logits, of 0, 1, 2, 3"):
         assert fact in card
 
@@ -66,8 +74,8 @@ def test_record_and_card_of_a_runs_export_tell_what_every_format_reaches_and_tak
     exports, card = Exports.load(folder / "exports.json"), (folder.parent / "card.md").read_text()
     assert exports.serving
     assert exports.serving.batch == finished.recipe().measure.batch == 64
-    assert f"in its own runtime, briefly, on {exports.serving.setting}." in card
-    assert ", batch 64, fp32 images, each format as it is loaded." in card
+    assert f"in its own runtime, briefly, on {exports.serving.setting}:" in card
+    assert ", batch 64, fp32 images, each format as it is loaded:" in card
     rows = {line.split(" | ")[0].strip("| "): line for line in card.splitlines() if line.startswith("| ")}
     for each in exports.exported:
         if each.format == "genet-string":
@@ -189,7 +197,7 @@ def test_images_of_other_classes_are_refused(exported, tmp_path: Path, capsys: p
     told = fault(capsys, "eval", str(exported[0]), "--data", str(tmp_path))
     assert "got 2 classes, expected the network's 10" in told
     told = fault(capsys, "eval", str(exported[0]), "--data", str(tmp_path / "validation"))
-    assert "expected validation, val, valid, test, with one folder of images per class" in told
+    assert "expected train and validation, with one folder of images per class" in told
 
 
 def test_a_network_that_is_taken_in_can_be_exported_again(exported, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -267,7 +267,7 @@ def test_a_network_at_chance_or_with_the_loss_of_guessing_has_learnt_nothing(
 
 def test_a_run_stops_before_its_trials_if_the_masternet_has_learnt_nothing_unless_told_to_go_on(tmp_path: Path) -> None:
     said = list[str]()
-    still = RECIPE.replace("{epochs: 3, batch: 64, learning_rate: 0.4}", "{epochs: 1, batch: 64, learning_rate: 1.0e-9}")
+    still = RECIPE.replace("{epochs: 3, batch: 64, learning_rate: 0.4}", "{epochs: 3, batch: 64, learning_rate: 1.0e-9}")
     still = still.replace("device: cpu", "device: estimate:v100")
     with open_run(tmp_path / "run", Progress(), read_recipe(write_recipe(tmp_path, still))) as job:
         profile_device(job)

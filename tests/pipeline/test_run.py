@@ -24,6 +24,7 @@ from genet.config.reader import read_recipe, with_overrides
 from genet.errors import EvidenceError, RunError
 from genet.export.manifest import Exports
 from genet.latency.estimate.roofline import RunRoof
+from genet.latency.noise import with_interval
 from genet.latency.staircase.space_sweeps import Staircases
 from genet.pipeline import export as exporting
 from genet.pipeline.context import open_run, read_run
@@ -103,7 +104,7 @@ def test_the_export_is_the_trained_network(finished: RunFolder) -> None:
     size = outcome.resolution
     assert module(torch.zeros(3, 1, size, size)).shape == (3, 10)
     card = (finished.path / outcome.export).parent / "card.md"
-    assert f"{outcome.ms_per_image:.4f}" in card.read_text()
+    assert with_interval(outcome.ms_per_image, outcome.interval_ms_per_image) in card.read_text()
 
 
 def test_running_again_repeats_nothing(copy: RunFolder) -> None:

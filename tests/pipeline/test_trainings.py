@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from genet.arch.network import Network
 from genet.config.recipe import Data, Schedule
@@ -30,9 +31,8 @@ def test_a_training_that_goes_on_takes_the_seconds_of_all_its_epochs(
         for epoch in range(before + 1, 5):
             time.sleep(0.1)
             yield epoch, 1.0, 0.5
-        return None, TrainedNetwork(
-            inputs="", network=str(NETWORK), resolution=8, nas_accuracy=0.5, nas_images=9, test_accuracy=0.5
-        )
+        trained = TrainedNetwork(inputs="", network=str(NETWORK), resolution=8, nas_accuracy=0.5, nas_images=2, test_accuracy=0.5)
+        return None, trained, torch.tensor([True, False])
 
     monkeypatch.setattr(step, "train_by_epochs", learn)
     spec = TrainingSpec(NETWORK, Schedule(epochs=4, learning_rate=0.1), Data(), 0)
