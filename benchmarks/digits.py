@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from genet.cli.console import milliseconds
+from genet.latency.noise import with_interval
 from genet.latency.staircase.space_sweeps import Staircases
 from genet.report.search_figures import draw_staircases, staircase_info
 from genet.search.certificate import Selection
@@ -67,7 +67,7 @@ def table(outcomes: Outcomes, environment: Path, seconds: float) -> str:
     ]
     for row in outcomes.outcomes:
         accuracy = f"{100 * row.test_accuracy:.1f} ± {100 * row.test_error:.1f}"
-        measured = milliseconds(row.ms_per_image, row.interval_ms_per_image)
+        measured = with_interval(row.ms_per_image, row.interval_ms_per_image)
         lines.append(
             f"| {row.budget} | {cell(row.network)} | {accuracy} | {row.budget_ms_per_image:.4f} | {measured} "
             f"| {row.parameters:,} | {row.macs:,} |"

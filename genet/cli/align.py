@@ -8,11 +8,11 @@ from typing import cast
 
 from genet.arch.network import Network
 from genet.cli.align_result import Destination, check_destination, compared, destination, write_aligned
-from genet.cli.console import Answer, milliseconds, progress, save_picture, setting_in_words, table
+from genet.cli.console import Answer, progress, save_picture, setting_in_words, table
 from genet.cli.measuring import calibrated
 from genet.errors import EvidenceError, SpecError
 from genet.latency.naming import structure_named
-from genet.latency.noise import TOO_NOISY
+from genet.latency.noise import TOO_NOISY, with_interval
 from genet.latency.table import LatencyTable
 from genet.latency.timing.meter import Meter, meter_of
 from genet.models.plain import baked
@@ -207,7 +207,7 @@ def _print_change(found: Alignment | Pruning) -> None:
     """Print latency and parameters before and after."""
     ratio, (before, after) = found.measured, found.parameters
     how = "estimated" if found.estimate else "measured"
-    print(f"{how}: {milliseconds(ratio.before_ms)} -> {milliseconds(ratio.ms)} ms per batch of {found.batch}", end=", ")
+    print(f"{how}: {with_interval(ratio.before_ms)} -> {with_interval(ratio.ms)} ms per batch of {found.batch}", end=", ")
     print(f"{ratio.mean:.3f}{error_of(ratio)} of it; parameters {before:,} -> {after:,} ({found.parameter_gain:+.1%})")
 
 

@@ -34,7 +34,7 @@ T = TypeVar("T")
 UNKNOWN = "known once genet run has measured, which it does first"
 WHOLE = ("notation", "images")  # told in one line, however long
 FEW = 10  # images to train on: a class with fewer is named
-AT_ONCE = 4e9  # MACs of the images of a timed training step on a processor at most, so that it takes a second or so
+AT_ONCE = 4e9  # MACs of the images of one timed training step on a processor at most, so that a step takes a second or so
 MOST_IMAGES = 20_000  # of which a first batch is decoded in passing
 Checked = ModelSpec | SearchSpace | Recipe | TrainingRecipe
 

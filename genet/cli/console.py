@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from genet.export.manifest import ExportLatencies
-from genet.latency.noise import TOO_NOISY, with_interval
+from genet.latency.noise import TOO_NOISY
 from genet.latency.table import Setting
 from genet.progress import COLUMNS, on_screen
 from genet.search.regression import Estimate
@@ -58,11 +58,6 @@ def save_picture(file: Path, picture: str) -> None:
 def setting_in_words(setting: Setting) -> str:
     """Return a setting in words, marked as an estimate if it is one."""
     return f"{setting}{': estimates, not measurements' if setting.estimate else ''}"
-
-
-def milliseconds(ms: float | None, interval: float | None = None) -> str:
-    """Return milliseconds with four digits and their interval, as `with_interval` does; n/a if nothing was measured."""
-    return "n/a" if ms is None else with_interval(ms, interval)
 
 
 def noise(spread: float) -> str:

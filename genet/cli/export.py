@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from genet.cli.console import Answer, milliseconds, progress, say_untimed, table
+from genet.cli.console import Answer, progress, say_untimed, table
 from genet.config.reader import read_training
 from genet.config.recipe import Data, Recipe
 from genet.errors import GenetError
 from genet.export.exports import check_formats
 from genet.export.manifest import EVIDENCE_FILE, Exports
+from genet.latency.noise import with_interval
 from genet.models.weights import NETWORK_FILE
 from genet.names import quoted
 from genet.pipeline.context import open_run
@@ -81,7 +82,7 @@ def _print_exports(folder: Path, exports: Exports) -> None:
             next(reversed(each.files)),
             f"{max(each.relative_error):.1e}",
             "" if each.accuracy is None else percent(each.accuracy),
-            milliseconds(serving.ms_per_image(each.format) if serving else None),
+            with_interval(serving.ms_per_image(each.format) if serving else None),
         ]
         for each in exports.exported
     ]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from genet.cli.console import Answer, milliseconds, noise, table
+from genet.cli.console import Answer, noise, table
 from genet.config.budget import Budget
 from genet.device import cpus
 from genet.export.manifest import EVIDENCE_FILE, Exports
-from genet.latency.noise import TOO_NOISY
+from genet.latency.noise import TOO_NOISY, with_interval
 from genet.latency.table import Setting
 from genet.names import quoted
 from genet.progress import wrapped
@@ -132,13 +132,14 @@ def _row(row: Outcome, unlearnt: bool) -> list[str]:
 
 def _unmet(row: UnmetBudget) -> list[str]:
     if row.measured_ms_per_image is None:
-        return ["cannot be met", _budget(row.budget), f"from {row.smallest_ms_per_image:.4f}", "", "", ""]
+        smallest = f"from {'about ' * row.approximate}{row.smallest_ms_per_image:.4f}"
+        return ["cannot be met", _budget(row.budget), smallest, "", "", ""]
     return ["not certified", _budget(row.budget), _ms(row.measured_ms_per_image, row.interval_ms_per_image), "", "", ""]
 
 
 def _ms(ms: float | None, interval: float | None) -> str:
     """Return a latency for a narrow column."""
-    return milliseconds(ms, interval).replace(" ± ", "±").replace("at most ", "at most\n")
+    return with_interval(ms, interval).replace(" ± ", "±").replace("at most ", "at most\n")
 
 
 def _budget(budget: Budget) -> str:

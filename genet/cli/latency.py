@@ -6,14 +6,14 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from genet.cli.console import Answer, milliseconds, noise, progress, save_picture, say_untimed, table
+from genet.cli.console import Answer, noise, progress, save_picture, say_untimed, table
 from genet.cli.measuring import calibrated, measure_of
 from genet.config.reader import read_space
 from genet.device import current, open_device, read_card
 from genet.errors import EvidenceError, SpecError
 from genet.export.format_latency import RUNTIMES, time_formats
 from genet.export.manifest import EVIDENCE_FILE, FormatLatency
-from genet.latency.noise import TOO_NOISY
+from genet.latency.noise import TOO_NOISY, with_interval
 from genet.latency.report import LatencyReport, report_latency
 from genet.latency.timing.curves import Curve, Curves, measure_curves, read_sweep_option
 from genet.latency.timing.meter import Meter, meter_of
@@ -91,7 +91,7 @@ def _time_exports(folders: Sequence[Path], arguments: argparse.Namespace) -> Ans
 def _speed(one: FormatLatency, batch: int) -> list[str]:
     if one.ms is None or one.spread is None:
         return ["n/a"] * 4
-    return [milliseconds(one.ms), milliseconds(one.ms / batch), f"{1e3 * batch / one.ms:,.0f}", noise(one.spread)]
+    return [with_interval(one.ms), with_interval(one.ms / batch), f"{1e3 * batch / one.ms:,.0f}", noise(one.spread)]
 
 
 def _report(workload: Workload, meter: Meter) -> LatencyReport:
@@ -104,11 +104,11 @@ def _report(workload: Workload, meter: Meter) -> LatencyReport:
     if report.spread > TOO_NOISY:
         how = f"{noise(report.spread)}: other work disturbs this machine, so take what follows for a hint"
     print(f"{report.name}\n  {report.setting}\n  {how}")
-    image = f"{milliseconds(report.ms_per_image)} ms per image"
-    print(f"  {milliseconds(report.ms)} ms per batch, {image}; {report.ops} kernels")
+    image = f"{with_interval(report.ms_per_image)} ms per image"
+    print(f"  {with_interval(report.ms)} ms per batch, {image}; {report.ops} kernels")
     if report.bound and report.device_ms:
         waits = "the host, which launches them" if report.bound == "host" else "the device"
-        print(f"  its kernels alone take {milliseconds(report.device_ms)} ms: it waits for {waits}")
+        print(f"  its kernels alone take {with_interval(report.device_ms)} ms: it waits for {waits}")
     if report.tail_ms is not None:
         print(f"  {report.tail_ms / (report.device_ms or report.ms):.1%} of it is lost in last waves, by the wave model")
     _print_layers(report)
@@ -123,10 +123,10 @@ def _print_layers(report: LatencyReport) -> None:
         [
             layer.name or report.name,
             layer.kind,
-            milliseconds(layer.ms),
+            with_interval(layer.ms),
             f"{layer.ms / total:.1%}",
             "" if layer.waves is None else str(layer.waves),
-            "" if layer.tail_ms is None else milliseconds(layer.tail_ms),
+            "" if layer.tail_ms is None else with_interval(layer.tail_ms),
         ]
         for layer in slowest
     ]
@@ -137,7 +137,7 @@ def _print_layers(report: LatencyReport) -> None:
     left = sum(layer.ms for layer in report.layers if layer not in slowest)
     if left:
         print(f"  the {MOST_LAYERS} slowest of {len(report.layers)} layers; the others have {left / total:.1%}, --json has all")
-    print(f"  layers by themselves take {milliseconds(total)} ms together, {total / report.ms:.0%} of the whole")
+    print(f"  layers by themselves take {with_interval(total)} ms together, {total / report.ms:.0%} of the whole")
 
 
 def _answer(report: LatencyReport) -> Answer:
@@ -186,7 +186,7 @@ def _cell(curve: Curve, place: int, images: int) -> str:
     ms, spread = curve.ms[place], curve.spread[place]
     if ms is None or spread is None:
         return "no memory"
-    return noise(spread) if spread > TOO_NOISY else milliseconds(ms / images)
+    return noise(spread) if spread > TOO_NOISY else with_interval(ms / images)
 
 
 def _repeatability(names: Sequence[str], meter: Meter, size: int | None) -> Answer:
@@ -201,7 +201,7 @@ def _repeatability(names: Sequence[str], meter: Meter, size: int | None) -> Answ
         with progress().track("the same network against itself", 1) as tracker:
             found.append(repeatability(workload, meter))
             tracker.advance()
-        print(f"{workload.name}\n  {meter.setting}\n  {milliseconds(found[-1].ms)} ms per batch")
+        print(f"{workload.name}\n  {meter.setting}\n  {with_interval(found[-1].ms)} ms per batch")
         print(
             f"  two timings of it in turn differ by up to {found[-1].in_turn:.2%}, two made apart by up to {found[-1].apart:.2%}"
         )

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import math
 
-from genet.cli.console import Answer, milliseconds, table
+from genet.cli.console import Answer, table
 from genet.cli.measuring import say_damaged
 from genet.latency.evidence import Difference, differences
+from genet.latency.noise import with_interval
 
 MOST_ROWS = 40  # number of rows printed; --json has all
 
@@ -33,7 +34,8 @@ def _print_difference(found: Difference) -> None:
     )
     if moved:
         rows = [
-            [row.name, milliseconds(row.before_ms), milliseconds(row.after_ms), f"{row.change:+.1%}"] for row in moved[:MOST_ROWS]
+            [row.name, with_interval(row.before_ms), with_interval(row.after_ms), f"{row.change:+.1%}"]
+            for row in moved[:MOST_ROWS]
         ]
         table(["most moved", "ms before", "ms after", "change"], rows)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from genet.cli.console import Answer, latency_heading, milliseconds, points, progress, table
+from genet.cli.console import Answer, latency_heading, points, progress, table
 from genet.config.options import checked_budgets
+from genet.latency.noise import with_interval
 from genet.pipeline.context import open_run, read_run
 from genet.pipeline.explain import explain_selection, propose_trials
 from genet.pipeline.search_state import SearchState, evidence_table
@@ -119,9 +120,9 @@ def _print_selection(selection: Selection) -> None:
             str(choice.budget),
             str(choice.resolution),
             percent(choice.predicted_accuracy),
-            milliseconds(choice.budget_ms_per_image),
-            milliseconds(choice.predicted_ms_per_image),
-            milliseconds(choice.measured_ms_per_image, choice.interval_ms_per_image),
+            with_interval(choice.budget_ms_per_image),
+            with_interval(choice.predicted_ms_per_image),
+            with_interval(choice.measured_ms_per_image, choice.interval_ms_per_image),
             "unclear" if choice.undecided else "n/a" if choice.within is None else "yes" if choice.within else "no",
         ]
         for choice in selection.choices

@@ -7,10 +7,11 @@ import tempfile
 from pathlib import Path
 
 from genet.arch.network import MULTIPLE, Block
-from genet.cli.console import Answer, milliseconds, progress, save_picture, table
+from genet.cli.console import Answer, progress, save_picture, table
 from genet.cli.measuring import measure_of, say_damaged
 from genet.errors import SpecError
 from genet.latency.evidence import open_rows, read_evidence
+from genet.latency.noise import with_interval
 from genet.latency.profile import profile_sweep
 from genet.latency.staircase.portability import Portability, portability
 from genet.latency.staircase.staircase import Staircase, analyse
@@ -93,14 +94,14 @@ def _print(found: Staircase, source: str, estimate: bool | None) -> None:
             f"too noisy to tell ({found.eps:.0%}): widths within that count as equal, and few steps are higher; measure on a "
             "quiet machine, or at a larger --batch"
         )
-        table(["width", "ms per batch"], [[str(w), milliseconds(ms)] for w, ms in zip(found.widths, found.ms, strict=True)])
+        table(["width", "ms per batch"], [[str(w), with_interval(ms)] for w, ms in zip(found.widths, found.ms, strict=True)])
         return
     print(f"widths within {found.eps:.1%} count as equal, by the noise of this sweep\n{PATTERNS[found.pattern]}")
     throughput = found.throughput or (None,) * len(found.widths)
     rows = [
         [
             str(width),
-            milliseconds(ms),
+            with_interval(ms),
             f"{utilization:.0%}",
             "n/a" if rate is None else f"{2 * rate / 1e12:.4g}",
             "yes" if width in found.edges else "",
@@ -109,7 +110,7 @@ def _print(found: Staircase, source: str, estimate: bool | None) -> None:
         for width, ms, utilization, rate in zip(found.widths, found.ms, found.utilization, throughput, strict=True)
     ]
     table(["width", "ms per batch", "utilization U", "throughput T, TFLOP/s", "edge", "candidate"], rows)
-    plateaus = (f"{tread.first}-{tread.last} ({milliseconds(tread.ms)} ms)" for tread in found.treads)
+    plateaus = (f"{tread.first}-{tread.last} ({with_interval(tread.ms)} ms)" for tread in found.treads)
     print(f"plateaus: {', '.join(plateaus)}")
     print(f"edges: {', '.join(map(str, found.edges)) or 'none'}")
     print(f"candidates: {', '.join(map(str, found.candidates))}")

@@ -13,13 +13,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from genet.cli.console import Answer, milliseconds, progress, save_picture, setting_in_words, table
+from genet.cli.console import Answer, progress, save_picture, setting_in_words, table
 from genet.cli.measuring import calibrated, measure_of
 from genet.cli.survey_journal import SurveyJournal
 from genet.config.reader import read_structure
 from genet.errors import EvidenceError, LostDeviceError, MeasurementError, OutOfMemoryError, SpecError, first_line
 from genet.latency.estimate.intensity import LayerIntensity, layers_of
 from genet.latency.estimate.roofline import MatrixProduct, Roof
+from genet.latency.noise import with_interval
 from genet.latency.report import report_latency
 from genet.latency.table import Setting
 from genet.latency.timing.meter import MOST_IMAGES, DeviceMeter, Meter, meter_of
@@ -282,7 +283,7 @@ def _layer_row(layer: LayerIntensity, ms: float | None, roof: Roof) -> list[str]
     if ms is None:
         return [*cells, "n/a", "n/a", "n/a", bound]
     rate = layer.flops / ms * 1e-9
-    return [*cells, milliseconds(ms), f"{rate:.4g}", f"{rate / roof.at(layer.intensity):.0%}", bound]
+    return [*cells, with_interval(ms), f"{rate:.4g}", f"{rate / roof.at(layer.intensity):.0%}", bound]
 
 
 def _print_survey(survey: Survey, arguments: argparse.Namespace) -> Answer:

@@ -35,7 +35,7 @@ class Data(Described):
     root: str | None = None
     """Folder of the images; a `torch/` dataset without one is downloaded."""
     nas_validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of the training images that the search validates on and never trains on, the same of every class."""
+    """Share of the training images, the same of every class, that is held out to judge a training, which never sees them."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that decode images; 0: the training process does."""
     loading: Literal["auto", "device", "stream"] = "auto"

@@ -13,8 +13,13 @@ TOO_NOISY = 0.25  # a timing that spreads wider was disturbed by other work: it 
 NOISE_FLOOR = 0.002  # a GPU's clock is not steadier than this, however well the repeats agree
 
 
-def with_interval(ms: float, half: float | None) -> str:
-    """Return milliseconds with half of their interval; of a wide one only its upper end, as the lower one tells nothing."""
+def with_interval(ms: float | None, half: float | None = None) -> str:
+    """Return milliseconds with half of their interval, n/a if they were not measured.
+
+    Of a wide interval it is only the upper end, as the lower one tells nothing.
+    """
+    if ms is None:
+        return "n/a"
     if not half:
         return f"{ms:.4f}"
     return f"at most {ms + half:.4f}" if half > TOO_NOISY * ms else f"{ms:.4f} ± {half:.4f}"

@@ -107,7 +107,7 @@ def choose_settings(
     limits_ms = [budget.ms(math.nan, measure.batch) for budget in budgets if not budget.relative]
     timer = BriefTimer(measure, progress)
     choice, space, masternet = suited.masternet_choice(max(limits_ms, default=None), timer)
-    smallest = timer(space.smallest(suited.resolution), masternet.threads) if masternet else None
+    smallest = timer(space.smallest(suited.resolution), masternet) if masternet else None
     fastest_ms = [min(masternet.ms, smallest.ms)] if masternet and smallest else []
     known = outlooks(budgets or _usual_budgets(), masternet and masternet.ms, fastest_ms, measure.batch)
     measured = measured_choices(masternet, smallest, measure.batch) if masternet else []

@@ -96,7 +96,7 @@ def _check_learnt(job: RunContext, any_master: bool) -> None:
     elif why:
         schedule = master_schedule(job.recipe)
         losses = [loss for _, loss, _ in master.curve]
-        cause, change = remedy(losses, schedule, classes) if schedule else ("its weights were taken as they are", "epochs=20")
+        cause, change = remedy(losses, schedule, classes) if schedule else ("its weights were taken as they are", "")
         command = anew_with(job, change) if change else f"genet check {quoted(job.folder.recipe_file)}"
         raise EvidenceError(
             f"the MasterNet has learnt nothing: {why}; {cause}, unless the augmentation hides what tells the classes apart, or "

@@ -18,7 +18,7 @@ from genet.pipeline.scale_designs import SCALING, ScaledDesigns
 from genet.pipeline.search_state import SearchState
 from genet.pipeline.select import select_networks
 from genet.progress import UNSEEN
-from genet.search.certificate import Certificate, SelectedNetwork, Selection
+from genet.search.certificate import Certificate, SelectedNetwork, Selection, certain_ms, is_noisy
 from genet.search.known_designs import Design, designs_of
 from genet.search.outcome import UnmetBudget
 from genet.search.race import Entrant, Entrants
@@ -48,8 +48,7 @@ def find_entrants(job: RunContext) -> Entrants:
         job.progress.say("  latencies are another machine's evidence: known designs cannot be timed there, and do not race")
     fastest: dict[Budget, float] = {}
     for choice in selection.choices:
-        ms = choice.measured_ms_per_image or choice.predicted_ms_per_image
-        fastest[choice.budget] = min(fastest.get(choice.budget, math.inf), ms + (choice.interval_ms_per_image or 0.0))
+        fastest[choice.budget] = min(fastest.get(choice.budget, math.inf), certain_ms(choice))
     finder = EntrantFinder(SearchState(job, job.table), dict.fromkeys(choice.budget for choice in selection.choices))
     found, chosen = list[Entrant](), _chosen(job, selection)
     with job.progress.track("certifying what is predicted to be next best", len(chosen)) as tracker:
@@ -107,13 +106,14 @@ def _unmet(
     """Return the budgets without an entrant, each with the nearest network that may be within it, if there is one."""
 
     def unmet(budget: Budget, limit: float) -> UnmetBudget:
+        own = [choice for choice in selection.choices if choice.budget == budget]
         nearest = [(found.ms / finder.batch, found.interval_ms / finder.batch) for found in finder.undecided.get(budget, ())]
         nearest += [
-            (choice.measured_ms_per_image or 0.0, choice.interval_ms_per_image or 0.0)
-            for choice in selection.choices
-            if choice.budget == budget and choice.undecided
+            (choice.measured_ms_per_image or 0.0, choice.interval_ms_per_image or 0.0) for choice in own if choice.undecided
         ]
-        plain = UnmetBudget(budget=budget, budget_ms_per_image=limit, smallest_ms_per_image=fastest[budget])
+        least = fastest[budget]
+        about = any(is_noisy(choice) and certain_ms(choice) == least for choice in own)
+        plain = UnmetBudget(budget=budget, budget_ms_per_image=limit, smallest_ms_per_image=least, approximate=about)
         if not nearest:
             return plain
         ms, half = min(nearest)
@@ -244,8 +244,8 @@ class EntrantFinder:
             if ends and ends[1].within is None:
                 self.undecided.setdefault(budget, []).append(ends[1])
             if ends:
-                certain_ms = max(self.state.limit_ms(budget), ends[1].ms + ends[1].interval_ms)
-                fastest[budget] = min(fastest[budget], certain_ms / self.batch)
+                met_ms = max(self.state.limit_ms(budget), ends[1].ms + ends[1].interval_ms)
+                fastest[budget] = min(fastest[budget], met_ms / self.batch)
         if beyond:
             why = f", and some could not be timed ({first_line(scaled_designs.faults[0])})" if scaled_designs.faults else ""
             self.job.progress.say(f"  {design.name} at {resolution} pixels: no scale of it is within {', '.join(beyond)}{why}")

@@ -24,18 +24,19 @@ class BriefTimer:
     def __init__(self, measure: Measure, progress: Progress) -> None:
         self._measure, self._progress = measure, progress
 
-    def __call__(self, network: Network, threads: int | None = None) -> BriefTiming | None:
+    def __call__(self, network: Network, like: BriefTiming | None = None) -> BriefTiming | None:
         """Return a network's latency, the shortest of some timings, since other work only makes one longer.
 
-        It is that with so many threads, or with those that serve best. None if it cannot be timed here, as without its
-        runtime, which is said, or if latencies are of another machine.
+        It is that with the threads that serve best, or with those of another network that it is timed `like`. None if it cannot
+        be timed here, as without its runtime, which is said, or if latencies are of another machine.
         """
         if self._measure.latency_file is not None:
             return None
         try:
+            threads = like.threads if like else None
             own = meter_of(self._measure.model_copy(update={"threads": threads}) if threads else self._measure)
-            card, given = own.setting.device, threads or self._measure.threads
-            several = not given and card.kind == "cpu" and (card.processors or 1) > 1
+            card = own.setting.device
+            several = not (like or self._measure.threads) and card.kind == "cpu" and (card.processors or 1) > 1
             return self._timed(network, [own, meter_of(self._measure.model_copy(update={"threads": 1}))] if several else [own])
         except GenetError as fault:
             self._progress.say(f"  not timed here: {fault}")

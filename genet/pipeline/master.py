@@ -45,8 +45,12 @@ def train_master(job: RunContext) -> TrainedNetwork:
 
 
 def anew_with(job: RunContext, change: str) -> str:
-    """Return the command that trains the MasterNet with another value, such as `epochs=60`, and keeps what was measured."""
-    return f"genet run {quoted(job.folder.recipe_file)} --run {quoted(job.folder.path)} --set master.{change}"
+    """Return the command that trains the MasterNet with another value, such as `epochs=60`.
+
+    It keeps what was measured, unless trials started from the MasterNet: then it is for a new run.
+    """
+    run = "--new-run" if job.folder.trials.read().records else f"--run {quoted(job.folder.path)}"
+    return f"genet run {quoted(job.folder.recipe_file)} {run} --set master.{change}"
 
 
 def _trained_or_taken(job: RunContext) -> TrainedNetwork:

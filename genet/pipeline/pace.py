@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,5 +67,15 @@ def measure_pace(recipe: Recipe, splits: Splits, device: torch.device, batch: in
     if there == 1:
         return Pace(max(0.0, short[0] - short[1]), 0.0, short[1], batch)
     long = lasted(2 * steps, 2)
-    step_s = max(0.0, sum(long) - sum(short)) / (2 * steps)
-    return Pace(max(0.0, short[0] - short[1]), max(0.0, short[1] - steps * step_s), step_s, batch)
+    return pace_of(short, long, steps, batch)
+
+
+def pace_of(short: Sequence[float], long: Sequence[float], steps: int, batch: int) -> Pace:
+    """Return the pace of two epochs of so many steps and of two that are twice as long, by their seconds.
+
+    If the long ones took no longer, other work disturbed them: then all time counts as that of steps.
+    """
+    start_s, step_s = max(0.0, short[0] - short[1]), (sum(long) - sum(short)) / (2 * steps)
+    if step_s <= 0:
+        return Pace(start_s, 0.0, short[1] / steps, batch)
+    return Pace(start_s, max(0.0, short[1] - steps * step_s), step_s, batch)

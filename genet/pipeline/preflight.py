@@ -224,7 +224,7 @@ def _how_found(seen: Preflight, setting: Setting) -> str:
         return "estimated"
     rounds = seen.masternet_rounds
     low, high = min(rounds), max(rounds)
-    busy = ": other work disturbs this machine" if high - low > TOO_NOISY * low else ""
+    busy = ": other work disturbed it" if high - low > TOO_NOISY * low else ""
     return f"the mean of {len(rounds)} measured rounds of {low:.4f} to {high:.4f}; multiples such as 0.5x are of it{busy}"
 
 

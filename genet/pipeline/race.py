@@ -106,7 +106,7 @@ def why_unrivalled(job: RunContext, entrants: Sequence[Entrant], winner: Outcome
 def _unlearnt(job: RunContext, raced: Sequence[RacedNetwork]) -> dict[str, str]:
     """Return why networks seem to have learnt nothing, by their names, for those whose kept weights do."""
     kept = {row.name: TrainedNetwork.load((job.folder.path / row.export).with_name("model.json")) for row in raced}
-    found = {name: trained.why_unlearnt(job.recipe.space.input.classes) for name, trained in kept.items()}
+    found = {name: trained.why_at_chance(job.recipe.space.input.classes) for name, trained in kept.items()}
     return {name: why for name, why in found.items() if why}
 
 

@@ -223,7 +223,7 @@ class Trainings:
         name = self._names[network]
         model = read_notation(network, self._designs.get(network, self._job.recipe.space.name))
         spec = training_spec(self._job, model, schedule, repeat, self._parent)
-        if not spec.inherits:
+        if not spec.inherits and spec.inputs not in self._finished:  # an earlier version held out the same images in repeats
             spec = dataclasses.replace(spec, part=repeat % self._job.splits.parts)
         keep = schedule == self._job.recipe.train and repeat == 0
         folder = self._job.folder.network(spec.network) if keep else self._job.folder.race_under_way

@@ -173,10 +173,6 @@ def latency_word(setting: Setting) -> str:
     return "estimated" if setting.estimate else "measured"
 
 
-def _milliseconds(value: float | None, half: float | None = None) -> str:
-    return "n/a" if value is None else with_interval(value, half)
-
-
 def render(template: str, **values: object) -> str:
     """Return a template of this folder with values filled in."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -192,7 +188,7 @@ def render(template: str, **values: object) -> str:
     environment.filters |= {
         "percent": percent,
         "points": lambda estimate: f"{100 * estimate.value:+.2f} ± {100 * estimate.error:.2f}",
-        "ms": _milliseconds,
+        "ms": with_interval,
     }
     return environment.get_template(template).render(**values)
 

@@ -89,7 +89,7 @@ class Selection(Derived):
         return tuple(self._missed(budget) for budget in dict.fromkeys(c.budget for c in self.choices) if budget not in met)
 
     def _missed(self, budget: Budget) -> str:
-        nearest = min((choice for choice in self.choices if choice.budget == budget), key=_certain_ms)
+        nearest = min((choice for choice in self.choices if choice.budget == budget), key=certain_ms)
         batch, measured = self.setting.batch, nearest.measured_ms_per_image
         masternet_ms = self.masternet_ms_per_image * batch
         if budget in self.undecided:
@@ -98,18 +98,23 @@ class Selection(Derived):
             return uncertified(budget, ms, half, masternet_ms, batch)
         how = "predicted" if measured is None else "estimated" if self.setting.estimate else "measured"
         ms = nearest.predicted_ms_per_image if measured is None else measured
-        smallest = budget.smallest(_certain_ms(nearest) * batch, masternet_ms, batch)
+        smallest = budget.smallest(certain_ms(nearest) * batch, masternet_ms, batch)
         return (
             f"budget {budget.all_forms(masternet_ms, batch)} can be met by no network on offer: the fastest is {how} at {ms:.4g} "
-            f"ms/image; the smallest that can be met is {smallest.all_forms(masternet_ms, batch)}"
+            f"ms/image; the smallest that can be met is {'about ' * is_noisy(nearest)}{smallest.all_forms(masternet_ms, batch)}"
         )
 
 
-def _certain_ms(choice: SelectedNetwork) -> float:
-    """Return the upper end of the interval of a choice's ms per image, or the prediction if it was not measured."""
+def is_noisy(choice: SelectedNetwork) -> bool:
+    """Return whether the interval of a choice's latency is so wide that its upper end tells nothing."""
+    return (choice.interval_ms_per_image or 0.0) > TOO_NOISY * (choice.measured_ms_per_image or math.inf)
+
+
+def certain_ms(choice: SelectedNetwork) -> float:
+    """Return the upper end of the interval of a choice's ms per image, its mean if that is noisy, or else its prediction."""
     if choice.measured_ms_per_image is None:
         return choice.predicted_ms_per_image
-    return choice.measured_ms_per_image + (choice.interval_ms_per_image or 0.0)
+    return choice.measured_ms_per_image + (0.0 if is_noisy(choice) else choice.interval_ms_per_image or 0.0)
 
 
 def uncertified(budget: Budget, ms_per_image: float, interval_ms_per_image: float, masternet_ms: float, batch: int) -> str:

@@ -35,21 +35,25 @@ class TrainedNetwork(Derived):
     curve: tuple[tuple[int, float, float], ...] = ()  # epoch, its training loss and training accuracy
     images: str | None = None  # digest of their names and sizes; None for embedded images, and in an earlier version
 
+    def why_at_chance(self, classes: int) -> str | None:
+        """Return that the accuracy is that of guessing one of `classes`; None if it is not, or if too few images tell."""
+        chance = 1 / classes
+        error = math.sqrt(chance * (1 - chance) / max(1, self.nas_images))
+        if self.nas_images < TELLING or self.nas_accuracy > chance + 2 * error:
+            return None
+        guessing = math.log(classes)  # the loss of it, with softened labels too
+        loss = f", and its training loss {self.loss:.4g}, where guessing has {guessing:.3f}" if self.loss is not None else ""
+        return f"its accuracy is {percent(self.nas_accuracy)}, within two standard errors of chance ({percent(chance)}){loss}"
+
     def why_unlearnt(self, classes: int) -> str | None:
         """Return why the network seems to have learnt nothing; None if it has, or if too few images are held out to tell.
 
-        Chance is one class of `classes`, whose cross-entropy is their logarithm, with softened labels too.
+        Its loss tells too, if nothing but softened labels makes its training images harder.
         """
-        if self.nas_images < TELLING:
-            return None
-        chance, guessing = 1 / classes, math.log(classes)
-        error = math.sqrt(chance * (1 - chance) / self.nas_images)
-        if self.nas_accuracy <= chance + 2 * error:
-            loss = f", and its training loss {self.loss:.4g}, where guessing has {guessing:.3f}" if self.loss is not None else ""
-            return f"its accuracy is {percent(self.nas_accuracy)}, within two standard errors of chance ({percent(chance)}){loss}"
-        if self.loss is not None and self.loss > (1 - MOVED) * guessing:
-            return f"its training loss is {self.loss:.3f}, and guessing has {guessing:.3f}"
-        return None
+        guessing = math.log(classes)
+        if self.nas_images >= TELLING and self.loss is not None and self.loss > (1 - MOVED) * guessing:
+            return self.why_at_chance(classes) or f"its training loss is {self.loss:.3f}, and guessing has {guessing:.3f}"
+        return self.why_at_chance(classes)
 
 
 class RacedNetwork(Record):
@@ -138,12 +142,14 @@ def _speeds(one: RacedNetwork, other: RacedNetwork) -> str:
 class UnmetBudget(Record):
     """A budget that no network meets, and the smallest that one does, in milliseconds per image.
 
-    If timings spread too much to tell, `measured_ms_per_image` is the nearest network's, with half of its interval.
+    If timings spread too much to tell, `measured_ms_per_image` is the nearest network's, with half of its interval. The smallest
+    is `approximate` if timings of a network that is too slow spread so much.
     """
 
     budget: Budget
     budget_ms_per_image: float
     smallest_ms_per_image: float
+    approximate: bool = False
     measured_ms_per_image: float | None = None
     interval_ms_per_image: float = 0.0
 
@@ -165,7 +171,7 @@ class UnmetBudget(Record):
         smallest = self.budget.smallest(self.smallest_ms_per_image * batch, masternet_ms, batch)
         return (
             f"budget {self.budget.all_forms(masternet_ms, batch)} can be met by no network: the smallest that can be met is "
-            f"{smallest.all_forms(masternet_ms, batch)}"
+            f"{'about ' * self.approximate}{smallest.all_forms(masternet_ms, batch)}"
         )
 
 

@@ -73,8 +73,11 @@ class Comparison:
         self._variance = self._between_trainings()
 
     def accuracy(self, network: str) -> float:
-        """Return the mean accuracy of a network, freed of how easy its parts of the images are."""
-        return fmean(self._freed(network))
+        """Return the mean accuracy of a network, freed of how much easier its parts of the images are than the first one.
+
+        All are judged on the first: of a network that was trained once it is the accuracy there.
+        """
+        return min(1.0, max(0.0, fmean(self._freed(network))))
 
     def error(self, network: str) -> float:
         """Return the standard error of this accuracy, by the choice of the images and by the training."""
@@ -93,8 +96,8 @@ class Comparison:
         if not shared:
             return lead, math.hypot(self.error(one), self.error(other))
         images = sum(_variance_of_mean(ours[part] - theirs[part]) for part in shared) / len(shared) ** 2
-        trainings = sum(self._variance / len(self._scores[network].held_out) for network in (one, other))
-        return lead, math.sqrt(images + trainings)
+        trained = (sum(part in shared for part in self._scores[network].part_of_each) for network in (one, other))
+        return lead, math.sqrt(images + sum(self._variance / count for count in trained))
 
     def _freed(self, network: str) -> list[float]:
         score = self._scores[network]
@@ -109,7 +112,8 @@ class Comparison:
             return 0.0
         squares = sum(variance(reached) * repeats[network] for network, reached in freed.items())
         on_others = sum(count for network, count in repeats.items() if len(set(self._scores[network].part_of_each)) > 1)
-        return max(0.0, squares / freedom - self._of_images() * on_others / sum(repeats.values()))
+        on_others = max(0, on_others - (len(self._ease) - 1))
+        return max(0.0, (squares - self._of_images() * on_others) / freedom)
 
     def _of_images(self) -> float:
         """Return the mean variance of an accuracy by the choice of a part's images, freed of how hard each is; 0 if not known."""
@@ -128,9 +132,9 @@ def _variance_of_mean(values: np.ndarray) -> float:
 
 
 def _ease(scores: Mapping[str, Score]) -> dict[int, float]:
-    """Return per part of the images how much higher accuracies on it are than on all parts, by the networks judged on several.
+    """Return per part of the images how much higher accuracies on it are than on the first, by the networks judged on several.
 
-    Least squares of accuracy = network + part, with the parts' effects adding up to zero.
+    Least squares of accuracy = network + part.
     """
     rows = [
         (place, part, reached)
@@ -144,6 +148,6 @@ def _ease(scores: Mapping[str, Score]) -> dict[int, float]:
     reached = np.array([each for *_, each in rows] + [0.0])
     for row, (place, part, _) in enumerate(rows):
         design[row, [place, len(scores) + parts.index(part)]] = 1
-    design[-1, len(scores) :] = 1
+    design[-1, len(scores)] = 1  # the first part's effect is 0
     effects = np.linalg.lstsq(design, reached, rcond=None)[0][len(scores) :]
     return dict(zip(parts, effects.tolist(), strict=True))

@@ -25,6 +25,8 @@ class Remedy(NamedTuple):
 def remedy(losses: Sequence[float], schedule: Schedule, classes: int) -> Remedy:
     """Return what the training losses of all epochs tell: a learning rate too high or too low, too few epochs, other images."""
     guessing, longer = math.log(classes), f"epochs={LONGER * schedule.epochs}"
+    if len(losses) < FEWEST <= schedule.epochs:
+        return Remedy("the curve of its loss, which would tell more, is not known", longer)
     if len(losses) < FEWEST:
         return Remedy(f"it was trained for {schedule.epochs} epoch{'s' * (schedule.epochs != 1)} alone", longer)
     first, last, worst = losses[0], losses[-1], max(losses)

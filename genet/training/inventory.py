@@ -150,7 +150,7 @@ def hold_out(targets: np.ndarray, share: float, seed: int, part: int = 0) -> tup
     """Return positions to train on and positions held out: a share of every class, one more or less, and never all of one.
 
     Of classes too small for a share of one image, some have one held out, so that the total share is right. Every `part` holds
-    out other images, until all were held out once.
+    out other images, as far as a class has any.
     """
     rng = np.random.default_rng(seed)
     labels, sizes = np.unique(targets, return_counts=True)

@@ -1,6 +1,6 @@
 """Images for the search and the final evaluation: a training set, a NAS validation set cut from it, and a test set.
 
-The NAS validation images are never trained on; the test images are read by the final evaluation only.
+No training sees the NAS validation images that judge it; the test images are read by the final evaluation only.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -196,10 +197,19 @@ def _resolutions(input_: Input | SpaceInput) -> tuple[int, ...]:
     return input_.resolutions if isinstance(input_, SpaceInput) else (input_.resolution,)
 
 
-def _fits_in_memory(
-    data: Data, input_: Input | SpaceInput, augment: Augment | None, images: int, device: torch.device
-) -> tuple[bool, str | None]:
-    """Return whether so many images can be kept on the device and augmented there, with a remark if that is a surprise.
+class _Keeping(NamedTuple):
+    """Whether images are kept on the device, and how many parts of the training set are held out in turn.
+
+    Each part's images are kept apart, all together within `SHARE_OF_MEMORY`. The remark tells what is a surprise.
+    """
+
+    kept: bool
+    parts: int = PARTS
+    remark: str | None = None
+
+
+def _keeping(data: Data, input_: Input | SpaceInput, augment: Augment | None, images: int, device: torch.device) -> _Keeping:
+    """Return whether so many images can be kept on the device and augmented there.
 
     It depends on how much memory the device has, not on how much is free, as a training must not see other images from day to
     day.
@@ -208,14 +218,14 @@ def _fits_in_memory(
     looks = [augment_at(augment, data.name, resolution) for resolution in resolutions]
     small = all(look.in_memory and resolution <= SMALL for look, resolution in zip(looks, resolutions, strict=True))
     if data.loading == "stream" or (data.loading == "auto" and not small):
-        return False, None
+        return _Keeping(False)
     edges = [resolution + 2 * look.crop for look, resolution in zip(looks, resolutions, strict=True)]
     pixels = sum(edge * edge + resolution * resolution for edge, resolution in zip(edges, resolutions, strict=True))
     needed, there = images * input_.channels * pixels, total_bytes(device)
     if there is not None and needed > there * SHARE_OF_MEMORY:
         sizes = f"{needed / 2**30:.1f} GiB decoded, and {device} has {there / 2**30:.1f} GiB"
-        return False, f"  {images:,} images take {sizes}: they are decoded anew in every epoch"
-    return True, None
+        return _Keeping(False, remark=f"  {images:,} images take {sizes}: they are decoded anew in every epoch")
+    return _Keeping(True, PARTS if there is None else max(1, min(PARTS, int(there * SHARE_OF_MEMORY / needed))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,13 +241,14 @@ class _Opened:
     labels: tuple[str, ...] | None
     contents: ImageContents | None = None
     usual: tuple[str, ...] | None = None
+    parts: int = PARTS  # that can be held out in turn, at most
 
     def split(self, share: float, seed: int, progress: Progress) -> Splits:
         """Hold a share of every class out for the search."""
         targets, labels = self.targets, self.usual or self.labels
         if self.usual and self.labels:
             targets = np.array([self.usual.index(label) for label in self.labels])[targets]
-        parts = [hold_out(targets, share, seed, part) for part in range(max(1, min(PARTS, int(1 / share))))]
+        parts = [hold_out(targets, share, seed, part) for part in range(max(1, min(self.parts, int(1 / share))))]
         _, held_out = parts[0]
         lacking = np.setdiff1d(targets, targets[held_out]).tolist()
         if lacking and len(held_out):
@@ -280,11 +291,11 @@ def _files(
     root = check_located(data, input_)
     train_set, test_set = (open_split(data.name, root, split, labels, progress) for split in ("train", "validation"))
     check_classes(train_set, test_set, input_, root)
-    kept, note = _fits_in_memory(data, input_, view.augment, len(train_set) + len(test_set), device)
-    if note:
-        progress.say(note)
+    kept, parts, remark = _keeping(data, input_, view.augment, len(train_set) + len(test_set), device)
+    if remark:
+        progress.say(remark)
     make = partial(FileImages, channels=input_.channels, workers=data.workers, view=view._replace(data_name=data.name), kept=kept)
     ordered = ordered_labels(train_set, root)
     contents = ImageContents(train=listed_images(train_set, root), validation=listed_images(test_set, root))
     test, usual = make(test_set, np.arange(len(test_set))), in_order(ordered) if ordered and data.name == "folder" else None
-    return _Opened(targets_of(train_set), partial(make, train_set), test, ordered, contents, usual)
+    return _Opened(targets_of(train_set), partial(make, train_set), test, ordered, contents, usual, parts)

@@ -9,6 +9,7 @@ import pytest
 
 from genet.config.reader import read_recipe, read_space, shipped_files
 from genet.config.recipe import Measure
+from genet.latency.workload import Workload
 from genet.pipeline import init_timing
 from genet.pipeline.context import open_run
 from genet.progress import Progress
@@ -58,24 +59,36 @@ def test_on_a_busy_machine_each_call_chooses_the_same_space_and_tells_how_far_ti
     assert any("other work disturbs this machine" in each for each in told)
 
 
-def machine(monkeypatch: pytest.MonkeyPatch, every_ms: float, one_ms: float) -> None:
-    """Two threads on which the MasterNet takes so long, and with one of them so long; the smallest network a tenth of it."""
+def machine(monkeypatch: pytest.MonkeyPatch, every_ms: float, one_ms: float) -> set[tuple[str, int | None]]:
+    """Two threads on which the MasterNet takes so long, and with one of them so long; the smallest network a tenth of it.
+
+    Returns what is timed, "smallest" or "masternet", and the threads asked for.
+    """
+    timed = set[tuple[str, int | None]]()
 
     def meter(measure: Measure) -> Simulated:
         own_ms = one_ms if measure.threads == 1 else every_ms
-        found = Simulated(lambda part: own_ms / 10 if " d0 " in part.name else own_ms)
+
+        def ms(part: Workload) -> float:
+            smallest = " d0 " in part.name
+            timed.add(("smallest" if smallest else "masternet", measure.threads))
+            return own_ms / 10 if smallest else own_ms
+
+        found = Simulated(ms)
         card = found.setting.device.model_copy(update={"kind": "cpu", "processors": measure.threads or 2})
         found.setting = found.setting.model_copy(update={"device": card, "batch": measure.batch})
         return found
 
     monkeypatch.setattr(init_timing, "meter_of", meter)
+    return timed
 
 
 def test_before_a_budget_is_given_it_tells_what_is_in_reach_and_on_what_that_was_measured(
     images: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine(monkeypatch, 7.0, 70.0)
+    timed = machine(monkeypatch, 7.0, 70.0)
     told = answer(capsys, "init", "my.yaml", "--data", images, "--batch", "2")["choices"]
+    assert timed == {("masternet", None), ("masternet", 1), ("smallest", None)}, "numbers of threads are compared once"
     assert told["in reach"].startswith(
         "budgets from about 0.7ms (0.35 ms/image, 0.1x) on, which the network with the fewest MACs"
     )

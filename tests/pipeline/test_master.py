@@ -265,6 +265,14 @@ def test_a_network_at_chance_or_with_the_loss_of_guessing_has_learnt_nothing(
     assert known.model_copy(update={"nas_images": 29}).why_unlearnt(10) is None  # too few to tell
 
 
+def test_of_a_masternet_from_elsewhere_that_has_learnt_nothing_no_schedule_is_blamed(job: RunContext) -> None:
+    profile_device(job)
+    train_master(job)
+    with pytest.raises(EvidenceError, match="its weights were taken as they are") as refused:
+        run_planned_trials(job)
+    assert str(refused.value).endswith(f"; next: genet check {job.folder.recipe_file}")
+
+
 def test_a_run_stops_before_its_trials_if_the_masternet_has_learnt_nothing_unless_told_to_go_on(tmp_path: Path) -> None:
     said = list[str]()
     still = RECIPE.replace("{epochs: 3, batch: 64, learning_rate: 0.4}", "{epochs: 3, batch: 64, learning_rate: 1.0e-9}")

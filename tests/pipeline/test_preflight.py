@@ -17,7 +17,7 @@ from genet.latency.profile import SCAN, seconds_per_row
 from genet.latency.staircase.space_sweeps import ExpectedRows
 from genet.latency.workload import Workload, read_blocks
 from genet.pipeline.context import open_run
-from genet.pipeline.pace import measure_pace
+from genet.pipeline.pace import measure_pace, pace_of
 from genet.pipeline.preflight import CERTIFICATE_ROUNDS, SCALES_MEASURED, Preflight, outlook, preflight
 from genet.pipeline.profile import check_job
 from genet.pipeline.run_folder import RunFolder
@@ -71,6 +71,13 @@ def test_what_it_takes_to_begin_an_epoch_is_not_counted_with_each_of_its_steps(t
     assert pace.epoch_s > 0.75 * begin_s
     schedule = recipe.train.model_copy(update={"batch": batch, "epochs": epochs})
     assert pace.training_s(schedule, images) < images // batch * begin_s, "less than if each step took so long, in one epoch"
+
+
+def test_steps_are_never_free_though_noise_made_the_longer_epochs_the_shorter_ones() -> None:
+    pace = pace_of([1.0, 1.2], [1.1, 0.9], 4, 32)
+    assert (pace.epoch_s, pace.step_s) == (0.0, pytest.approx(0.3))
+    calm = pace_of([1.5, 1.2], [2.2, 2.0], 4, 32)
+    assert (calm.start_s, calm.epoch_s, calm.step_s) == (pytest.approx(0.3), pytest.approx(0.45), pytest.approx(0.1875))
 
 
 def test_what_it_times_itself_is_counted(tmp_path: Path) -> None:
@@ -135,7 +142,7 @@ def test_it_tells_of_which_rounds_the_masternets_latency_is_the_mean(rounds: tup
     told = " ".join(" ".join(outlook(seen, SETTING)).split())
     mean, high = (f"{value:.4f}" for value in (fmean(rounds), max(rounds)))
     assert f"MasterNet's latency {mean} ms/image, the mean of 3 measured rounds of 0.8000 to {high}; multiples" in told
-    assert ("other work disturbs this machine" in told) is busy
+    assert ("other work disturbed it" in told) is busy
 
 
 def test_no_line_of_it_ends_between_a_number_and_its_unit(finished: RunFolder) -> None:

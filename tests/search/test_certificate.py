@@ -207,6 +207,11 @@ def selected(*choices: tuple[float | str, int, float, float | None, bool | None]
     return Selection(inputs="", setting=SETTING, masternet_ms_per_image=2.0, prediction_error=None, choices=tuple(made))
 
 
+def test_a_smallest_budget_that_noise_has_widened_is_told_as_about_the_mean() -> None:
+    (missed,) = selected(("0.5x", 32, 3.0, 60.0, False)).unmet
+    assert missed.endswith("the smallest that can be met is about 1.5x (192 ms per batch of 64, 3 ms/image)")
+
+
 def test_budgets_that_none_meets_are_named_with_the_smallest_that_is_met_in_their_own_unit() -> None:
     found = selected(
         ("0.5x", 32, 1.2, 0.001, False),

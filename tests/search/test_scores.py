@@ -34,9 +34,23 @@ def test_a_standard_error_has_the_luck_of_images_and_that_of_trainings() -> None
 
 def test_a_part_of_easy_images_makes_no_network_look_better_than_one_that_it_did_not_judge() -> None:
     compared = Comparison({"twice": score(first(300), first(400), parts=(0, 1)), "once": score(first(300), parts=(0,))})
-    assert compared.accuracy("twice") == pytest.approx(compared.accuracy("once")) == pytest.approx(0.7)  # of both parts
+    assert compared.accuracy("twice") == pytest.approx(compared.accuracy("once")) == pytest.approx(0.6)  # of the first part
     lead, _ = compared.lead("twice", "once")
     assert lead == pytest.approx(0.0)
+
+
+def test_no_accuracy_is_beyond_1_however_hard_the_other_part_is() -> None:
+    compared = Comparison(
+        {"most": score(first(490), first(450), parts=(0, 1)), "all": score(first(500), first(500), parts=(0, 1))}
+    )
+    assert (compared.accuracy("most"), compared.accuracy("all")) == (pytest.approx(0.96), 1.0)
+
+
+def test_the_luck_of_trainings_that_hold_out_other_images_does_not_shrink_the_error_of_a_lead() -> None:
+    """One began with inherited weights, and holds out the same images always."""
+    inherited, fresh = score(first(300), first(340), first(260)), score(first(300), first(300), first(300), parts=(0, 1, 2))
+    compared = Comparison({"inherited": inherited, "fresh": fresh})
+    assert compared.lead("inherited", "fresh")[1] ** 2 > compared._variance * (1 + 1 / 3)
 
 
 def test_images_that_both_networks_classify_alike_add_nothing_to_the_error_of_a_lead() -> None:
