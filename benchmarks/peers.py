@@ -44,6 +44,7 @@ from genet.storage import Journal, Record, write_atomic
 from genet.studies.align.study import ratio_of
 
 RESULTS = HERE / "results" / "peers"
+RACED = "whole-0"  # the study of budgets.py whose races are compared on CIFAR-10
 SMALL_EPOCHS, SMALL_TRIALS = 4, 4  # of the study of digits
 WAYS = {
     "handed out": "genet run",
@@ -105,8 +106,8 @@ def study_of(name: str, images: Path | None, work: Path) -> Study:
         return Study("digits", recipe.model_copy(update=small), RESULTS / name, work / name)
     if images is None:
         raise SystemExit("--data: got none, expected the folder of CIFAR-10, with train/CLASS and test/CLASS")
-    place = Path("runs/budgets-benchmark/all")  # of budgets.py: a race that was stopped there goes on
-    return Study("fidelity", budgets.recipe_of("all", images, place), budgets.RESULTS / "all", place)
+    place = Path("runs/budgets-benchmark") / RACED  # of budgets.py: a race that was stopped there goes on
+    return Study("fidelity", budgets.recipe_of(RACED, images, place), budgets.RESULTS / RACED, place)
 
 
 @dataclass(frozen=True)
@@ -262,8 +263,8 @@ def main() -> None:
     networks = [each.network for each in entries if each.network]
     timed = timed_all(bench, networks, Journal(results / "timed.jsonl"))
     starts = {row.network: folder_of(work, row.peer, row.budget) / CUT / WEIGHTS_FILE for row in rows if row.network}
-    kept = train_all(recipe, list(starts), Journal(results / "trained-on.jsonl"), starts)
     anew = train_all(recipe, networks, adopted(study.raced / "trained.jsonl", results / "trained.jsonl"))
+    kept = train_all(recipe, list(starts), Journal(results / "trained-on.jsonl"), starts)
     text = table(study, entries, timed, anew, kept)
     print(text)
     write_atomic(results / "table.md", text.encode())
