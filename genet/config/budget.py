@@ -58,7 +58,7 @@ class Budget:
         if own_ms is None:
             return ""
         words = {"ms": f" ms per batch of {batch}", "ms/image": " ms/image", "x": "x"}
-        return ", ".join(f"{_digits(self.amount * own_ms / ms)}{words[unit]}" for unit, ms in units.items())
+        return ", ".join(f"{four_digits(self.amount * own_ms / ms)}{words[unit]}" for unit, ms in units.items())
 
     def all_forms(self, masternet_ms: float, batch: int) -> str:
         """Return it in all forms, its own first."""
@@ -80,7 +80,7 @@ class Budget:
         return {"anyOf": [{"type": "number"}, {"type": "string"}]}
 
 
-def _digits(value: float) -> str:
+def four_digits(value: float) -> str:
     """Return four digits, or all before the point if there are more."""
     return f"{value:.4g}" if value < 1e4 else f"{value:.0f}"
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from genet.arch.network import Network
 from genet.arch.space import SearchSpace, SpaceInput
 from genet.config.augment import SMALL
-from genet.config.budget import Budget
+from genet.config.budget import Budget, four_digits
 from genet.latency.noise import TOO_NOISY
 from genet.pipeline.reach import BudgetOutlook
 from genet.search.known_designs import scaled
@@ -75,7 +75,7 @@ class BriefTiming(NamedTuple):
     by_threads: tuple[tuple[int | None, float], ...] = ()  # ms with so many, if they were compared, all of them first
 
     def __str__(self) -> str:
-        told = f"{self.ms:.3g} ms per batch here, the shortest of timings that spread by {self.spread:.0%}"
+        told = f"{four_digits(self.ms)} ms per batch here, the shortest of timings that spread by {self.spread:.0%}"
         busy = self.spread > TOO_NOISY
         return told + (": other work disturbs this machine, and when it is quiet another choice may be better" if busy else "")
 
@@ -203,7 +203,8 @@ def measured_choices(masternet: BriefTiming, smallest: BriefTiming | None, batch
     if masternet.by_threads:
         (every, every_ms), (one, one_ms) = masternet.by_threads
         chosen = f"{one}, which is faster" if masternet.threads else f"all {every}"
-        told = f"{chosen}: the MasterNet takes {one_ms:.3g} ms per batch with {one} and {every_ms:.3g} with {every}"
+        told = f"{chosen}: the MasterNet takes {four_digits(one_ms)} ms per batch with {one}"
+        told += f" and {four_digits(every_ms)} with {every}"
         found.append(RecipeChoice("threads", told, {"measure.threads": "1"} if masternet.threads else {}))
     found.append(RecipeChoice("latencies", f"on {masternet.setting}, each network at most {TIMINGS} times, the shortest counts"))
     if smallest:

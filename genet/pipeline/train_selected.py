@@ -32,7 +32,7 @@ def train_selected(job: RunContext, name: str | None = None, world: ProcessGroup
         networks = others | networks if name else networks
     chosen = [network for network in networks.values() if name in (None, network_name(network), str(network))]
     if not chosen:
-        names = ", ".join(map(network_name, networks.values())) or "none, for no budget can be met"
+        names = ", ".join(map(network_name, networks.values())) or "none, as none was certified to be within a budget"
         raise RunError(f"training {name or 'the selected networks'} failed: got no such network, expected one of {names}")
     return {network_name(network): _trained(job, network, world) for network in chosen}
 
