@@ -6,9 +6,10 @@
 
 Studies: `all`, 5,000 images of CIFAR-10's ten classes; `halves`, those of the first five, so that nothing is fitted to one set;
 `whole-0`, `whole-1` and `whole-2`, the images of `all` and a tournament for the MasterNet, each from a seed of its own.
-Random search races as many random networks of the space, within a tenth below each budget, as cost what the whole search costs;
-it and the search without joint trials start from the MasterNet in the space. The networks of all ways are then trained from three
-new seeds. Writes benchmarks/results/budgets/STUDY/.
+Random search races as many random networks of the space around the tournament's winner, within a tenth below each budget, as cost
+what the whole search costs (in `whole-0` of the space as written). The search without joint trials starts from the MasterNet in
+the space. The networks of each way are then trained from three new seeds, and the table is written. Writes
+benchmarks/results/budgets/STUDY/.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from genet.pipeline.tournament import find_masternet
 from genet.pipeline.train import TrainingSpec, train_by_epochs
 from genet.search.candidates import near_budget
 from genet.search.certificate import Selection
+from genet.search.outcome import TOURNAMENT as TOURNAMENT_COST
 from genet.search.outcome import Outcomes
 from genet.search.race import Entrant, Entrants
 from genet.search.tournament import Tournament
@@ -61,7 +63,7 @@ from genet.trials.runners.runner import Runner
 RESULTS = HERE / "results" / "budgets"
 BUDGETS = tuple(map(Budget.parse, ("0.8x", "0.6x", "0.4x")))
 SEEDS, FIRST_SEED = 3, 100  # seeds that no race has used
-PER_NETWORK = 0.6  # full trainings that a network of a race costs on average: all short, a third fully, some twice
+PER_NETWORK = 0.8  # full trainings that a network of a race costs on average: all short, a third fully, some twice
 RANDOM, TOURNAMENT = "random search, the same race", "the tournament alone"
 
 
@@ -144,13 +146,13 @@ def copied(folder: Path, into: Path) -> None:
             shutil.copytree(folder, copy, ignore=without, dirs_exist_ok=True)
 
 
-def random_search(recipe: Recipe, base: Path, folder: Path, trainings: float) -> Outcomes:
-    """The same race among random networks of the space, as many as the given cost allows."""
+def random_search(recipe: Recipe, base: Path, folder: Path, rival: Outcomes) -> Outcomes:
+    """The same race among random networks of the space, as many as cost what a search has cost."""
     copied(base, folder)
-    timed = folder.with_name("single") / "latency.jsonl"
+    timed, trainings = folder.with_name("search") / "latency.jsonl", rival.trainings - rival.cost.get(TOURNAMENT_COST, 0.0)
     if timed.exists() and not (folder / "entrants.json").exists():  # known designs among it, which are not timed again
         shutil.copyfile(timed, folder / timed.name)
-    with open_run(folder, progress(), lesser(recipe)) as job:
+    with open_run(folder, progress(), recipe.model_copy(update={"search": Search(joint_trials=0)})) as job:
         found = find_entrants(job)
         if not found.inputs:
             raise SystemExit("a design could not be timed for now, expected all to be; the same command tries it again")
@@ -330,17 +332,18 @@ def main() -> None:
     found = once("search", lambda folder: race(recipe, selected(recipe, own), folder))
     earlier = work / "search"  # whose trainings count, if it started from the same MasterNet
     shared = study.masternets is None and earlier.exists()
-    single = once("single", lambda folder: race(less, earlier if shared else selected(less, base), folder))
-    selection, journal = Selection.load(results / "search-selection.json"), Journal(results / "trained.jsonl")
-    alone = list(tournament_alone(recipe, found, results))
-    early = [*method_results(found, {study.single: single}, selection), *alone]
-    train_all(recipe, [way.network for way in early], journal)  # random search takes longest
-    drawn = once("random", lambda folder: random_search(recipe, selected(less, base), folder, found.trainings))
-    chosen = [*method_results(found, {study.single: single, RANDOM: drawn}, selection), *alone]
-    reached = train_all(recipe, [way.network for way in chosen], journal)
-    text = table(recipe, chosen, reached)
-    print(text)
-    write_atomic(results / "table.md", text.encode())
+    ways: dict[str, Callable[[], Outcomes]] = {
+        RANDOM: lambda: once("random", lambda folder: random_search(recipe, selected(recipe, own), folder, found)),
+        study.single: lambda: once("single", lambda folder: race(less, earlier if shared else selected(less, base), folder)),
+    }
+    selection, journal, others = Selection.load(results / "search-selection.json"), Journal(results / "trained.jsonl"), {}
+    for way in (None, *ways):
+        if way:
+            others[way] = ways[way]()
+        reached = [*method_results(found, others, selection), *tournament_alone(recipe, found, results)]
+        text = table(recipe, reached, train_all(recipe, [each.network for each in reached], journal))
+        print(text)
+        write_atomic(results / "table.md", text.encode())
 
 
 if __name__ == "__main__":

@@ -299,14 +299,14 @@ class Search(Described):
     """The whole networks near the budgets that are trained shortly, before the race, to learn which are best."""
 
     effort: Literal["quick", "normal", "thorough"] = "normal"
-    """Decides how many there are, if that is not given: 12, 24 or 48."""
+    """Decides how many there are, if that is not given: 6, 12 or 24."""
     joint_trials: Annotated[int, Field(ge=0)] | None = None
-    """How many there are; each costs a fifth of a full training. 0: trials of single super-blocks alone, as in the paper."""
+    """How many there are; each costs two fifths of a full training. 0: trials of single super-blocks alone, as in the paper."""
 
     @property
     def count(self) -> int:
         """Return how many joint trials there are."""
-        return {"quick": 12, "normal": 24, "thorough": 48}[self.effort] if self.joint_trials is None else self.joint_trials
+        return {"quick": 6, "normal": 12, "thorough": 24}[self.effort] if self.joint_trials is None else self.joint_trials
 
 
 APART: dict[str, Any] = dict.fromkeys(("name", "measure", "fit", "select", "search", "race", "train", "log"), True)

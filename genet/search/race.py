@@ -17,7 +17,7 @@ from genet.search.scores import Comparison, Score, standard_error
 from genet.statistics import pooled_variance
 from genet.storage import Derived, Record
 
-SHORT = 0.2  # of the epochs, of a short training
+SHORT = 0.4  # of the epochs, of a short training: with half of them the order of networks is mostly noise
 WARM_UP = 0.25  # of them at most, to warm up
 FINALISTS = 2  # at the least, per budget
 IN_DOUBT = 2.0  # standard errors from the best, up to which a network is trained once more
@@ -84,7 +84,7 @@ class Entrants(Derived):
 
 
 def short_training(schedule: Schedule, share: float = SHORT) -> Schedule:
-    """Return the same training with a fifth of its epochs, or another share, of which a quarter at most warm up.
+    """Return the same training with two fifths of its epochs, or another share, of which a quarter at most warm up.
 
     Weights are not averaged: over so few epochs their average would still be mostly the first ones. A training that cannot be any
     shorter is its own short one, so that nothing is trained twice.

@@ -87,14 +87,14 @@ class Standing(Record):
 def tournament_rounds(designs: int, schedule: Schedule) -> tuple[tuple[int, Schedule], ...]:
     """Return how many designs take part in each round, and how they are trained; no round if there is but one.
 
-    The first is a short training of all; then the best third goes on, trained for twice as long, until three or fewer are left.
-    Three or fewer in the beginning have one round, of twice a short training. A round as long as the one before would repeat its
+    The first has half the epochs of a short training; then the best third goes on, trained for twice as long, until three or fewer
+    are left. Three or fewer in the beginning have one round, of short trainings. A round as long as the one before would repeat its
     trainings, so both are one.
     """
     sizes = [designs]
     while sizes[-1] > LAST:
         sizes.append(math.ceil(SURVIVING_SHARE * sizes[-1]))
-    first = 2 * SHORT if len(sizes) == 1 else SHORT
+    first = SHORT if len(sizes) == 1 else SHORT / 2
     rounds: dict[int, tuple[int, Schedule]] = {}
     for number, size in enumerate(sizes if designs > 1 else ()):
         short = short_training(schedule, min(1.0, first * 2**number))
