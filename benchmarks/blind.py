@@ -4,7 +4,8 @@
 
 The prediction is that of the joint trials: the surrogate, fitted to the short trainings of the search's journal. The networks are
 random ones of its space within a tenth below 0.6x, by predicted latency, that the search neither trained nor proposed. They are
-written down with their predictions before the first training. Each is trained once, as the race trains fully, from one new seed.
+written down with their predictions before the first training. Each is trained once, as the race trains fully, from one new seed;
+and once for a fifth and for two fifths of the epochs, which tells what such short trainings are worth.
 Writes benchmarks/results/blind/STUDY/.
 """
 
@@ -32,6 +33,7 @@ from genet.statistics import kendall, spearman
 from genet.storage import Journal, Record, write_atomic
 
 COUNT, BUDGET, SEED = 20, Budget.parse("0.6x"), 2026
+SHARES = (0.2, 0.4)  # of the epochs, of short trainings that are compared
 
 
 class Prediction(Record):
@@ -78,7 +80,16 @@ def predictions(recipe: Recipe, folder: Path, journal: Journal) -> list[Predicti
     ]
 
 
-def table(recipe: Recipe, said: list[Prediction], reached: list[float]) -> str:
+def held_out(recipe: Recipe, share: float, said: list[Prediction], results: Path) -> tuple[int, list[float]]:
+    """Epochs of a short training, and what each network then reached on the images held out."""
+    schedule = short_training(recipe.train, share)
+    journal = Journal(results / f"trained-{schedule.epochs}.jsonl")
+    train_all(recipe.model_copy(update={"train": schedule}), [each.network for each in said], journal, seeds=1)
+    reached = {line["network"]: float(line["held_out"]) for line in journal.read().records}
+    return schedule.epochs, [reached[each.network] for each in said]
+
+
+def table(recipe: Recipe, said: list[Prediction], reached: list[float], short: dict[int, list[float]]) -> str:
     """What was predicted beside what was reached, and how far both ways rank alike."""
     scores = [each.score for each in said]
     by = {
@@ -86,6 +97,7 @@ def table(recipe: Recipe, said: list[Prediction], reached: list[float]) -> str:
         "MACs": [float(each.macs) for each in said],
         "parameters": [float(each.parameters) for each in said],
         "predicted latency": [each.predicted_ms_per_image for each in said],
+        **{f"a training of {epochs} epochs": values for epochs, values in short.items()},
     }
     best = max(reached)
     lines = [
@@ -122,7 +134,8 @@ def main() -> None:
         write_atomic(written, json.dumps([each.model_dump() for each in said], indent=1).encode())
     said = [Prediction.model_validate(each) for each in json.loads(written.read_text())]
     reached = train_all(recipe, [each.network for each in said], Journal(results / "trained.jsonl"), seeds=1)
-    text = table(recipe, said, [reached[each.network, 0] for each in said])
+    short = dict(held_out(recipe, share, said, results) for share in SHARES)
+    text = table(recipe, said, [reached[each.network, 0] for each in said], short)
     print(text)
     write_atomic(results / "table.md", text.encode())
 

@@ -27,7 +27,7 @@ RESULTS = HERE / "results"
 JOB = RESULTS / "nvidia-h200" / "job" / "search"
 GPUS = (1, 8, 64, 1000)
 # A search and a race of normal effort: entrants are those selected, as many joint trials if there are any, and known designs.
-BUDGETS, JOINT, SEARCHED, DESIGNS = 3, 24, 2, 5
+BUDGETS, JOINT, SEARCHED, DESIGNS = 3, 12, 2, 5
 TOGETHER = 7  # trials of a super-block, on average, when those of results/trials/costs-cpu.json were timed
 DRIVER = 2421  # results a second: results/scaling-cpu.md
 # Seconds of the H200's search by its log.txt: widths, blocks, networks, selection, designs; exports, and the rest of 294.

@@ -44,9 +44,9 @@ def score(*held_out: float, images: int = 1000) -> Score:
     return Score(held_out=held_out, test=held_out, held_out_images=images, test_images=images)
 
 
-def test_a_short_training_has_a_fifth_of_the_epochs_and_warms_up_for_a_quarter_of_them_at_most() -> None:
+def test_a_short_training_has_two_fifths_of_the_epochs_and_warms_up_for_a_quarter_of_them_at_most() -> None:
     short = short_training(Schedule(epochs=40, learning_rate=0.1, warmup_epochs=5))
-    assert (short.epochs, short.warmup_epochs) == (8, 2)
+    assert (short.epochs, short.warmup_epochs) == (16, 4)
     assert short_training(Schedule(epochs=2, learning_rate=0.1, warmup_epochs=1)).epochs == 1
     averaged = short_training(Training(epochs=40, learning_rate=0.1, ema=0.9999))
     assert isinstance(averaged, Training)
@@ -174,6 +174,6 @@ def test_a_network_measured_for_two_budgets_is_told_with_the_longer_measurement(
 
 def test_the_cost_of_a_race_is_told_in_full_trainings() -> None:
     schedule = Schedule(epochs=10, learning_rate=0.1)
-    assert trainings_at_most(9, 2, 5, Race(effort="quick"), schedule) == pytest.approx(0.2 * 5 + 2 * (0.2 * 9 + 4))
+    assert trainings_at_most(9, 2, 5, Race(effort="quick"), schedule) == pytest.approx(0.4 * 5 + 2 * (0.4 * 9 + 4))
     assert trainings_at_most(2, 1, 0, Race(), schedule) == pytest.approx(4)  # two need no short trainings
     assert trainings_at_most(3, 1, 0, Race(), Schedule(epochs=2, learning_rate=0.1)) == pytest.approx(0.5 * 3 + 6)
