@@ -82,7 +82,7 @@ class Job:
             "joint trials": short * (math.ceil(at_once / gpus) + rounds * math.ceil(BUDGETS / gpus)),
             "race, short": short * math.ceil(BUDGETS * entrants / gpus),
             "race, full": self.training * math.ceil(finals / gpus),
-            "once more": self.training * math.ceil(finals / gpus),
+            "second trainings": self.training * math.ceil(finals / gpus),
             "ends": self.ends,
         }
 
@@ -110,7 +110,7 @@ def imagenet() -> Job:
 def table(job: Job, digits: int) -> list[str]:
     """A line per number of GPUs; the longest part is in bold."""
     names = [name for name, value in job.parts(1).items() if value]
-    lines = [f"| GPUs | {' | '.join(names)} | in all | times as fast |", "|---" * (len(names) + 3) + "|"]
+    lines = [f"| GPUs | {' | '.join(names)} | total | speed-up |", "|---" * (len(names) + 3) + "|"]
     alone = sum(job.parts(1).values())
     for gpus in GPUS:
         parts = job.parts(gpus)
