@@ -15,17 +15,17 @@ PAGES: dict[str, tuple[type[Record], str, str]] = {
     "recipes.md": (
         Recipe,
         "Recipes",
-        "A recipe is all that a job needs: `genet run RECIPE`. `genet init my.yaml` writes one with comments; `genet check`\n"
-        "tells all faults at once, with their lines.",
+        "A recipe describes a whole job: `genet run RECIPE`. `genet init my.yaml` writes one with comments. `genet check` lists\n"
+        "all its faults at once, with their lines.",
     ),
     "search-spaces.md": (
         SearchSpace,
         "Search spaces",
-        "A search space is a MasterNet, and how far its super-blocks may differ from it. A recipe names it in `space`.",
+        "A search space is a MasterNet, and how far its super-blocks may change. A recipe names it in `space`.",
     ),
 }
 ELSEWHERE = {"SearchSpace": "[search-spaces.md](search-spaces.md)"}
-VARIANTS = {"PretrainedMaster": " (from elsewhere)", "TunedMaster": " (from elsewhere, trained on)"}  # of one key
+VARIANTS = {"PretrainedMaster": " (from elsewhere)", "TunedMaster": " (from elsewhere, trained further)"}  # of one key
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 Schema = dict[str, Any]
 

@@ -141,23 +141,23 @@ class Block:
 
 
 class SuperBlock(Described):
-    """A stack of `depth` equal blocks; the first has the stride, and a projection if the shapes differ.
+    """A stack of `depth` equal blocks. The first has the stride, and a projection if the shapes differ.
 
-    Without blocks it cannot stride, and its type and width have no meaning.
+    Without blocks the stride must be 1, and type and width have no meaning.
     """
 
     type: SuperBlockKind
-    """XX: two full convolutions; BL: a bottleneck; DW: a depthwise convolution between two of 1x1."""
+    """`XX`: two full convolutions. `BL`: a bottleneck. `DW`: a depthwise convolution between two 1x1 convolutions."""
     depth: Annotated[int, Field(ge=0)]
-    """Blocks; 0 only with stride 1."""
+    """Number of blocks. 0 is allowed with stride 1 only."""
     width: Annotated[int, Field(ge=MULTIPLE)]
-    """Channels that leave a block, a multiple of 8."""
+    """Output channels of a block, a multiple of 8."""
     stride: Stride
     """Stride of the first block."""
     kernel: Kernel
-    """Edge of the kernels."""
+    """Kernel size."""
     ratio: Annotated[float | None, Field(gt=0, validate_default=True)] = None
-    """Inner over outer width of BL (at most 1) and DW (at least 1); XX has none."""
+    """Inner width over outer width, for BL (at most 1) and DW (at least 1). XX has none."""
 
     @field_validator("width")
     @classmethod
@@ -211,18 +211,18 @@ class Stem(Described):
     """The first convolution. Its width is free: no exporter rounds it."""
 
     kernel: Kernel
-    """Edge of the kernel."""
+    """Kernel size."""
     width: Count
-    """Channels that leave it."""
+    """Output channels."""
     stride: Stride
-    """Its stride."""
+    """Stride."""
 
 
 class Head(Described):
     """The 1x1 convolution before average pooling and the classifier."""
 
     width: Count
-    """Channels that leave it."""
+    """Output channels."""
 
 
 class Input(Record):

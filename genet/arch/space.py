@@ -54,14 +54,14 @@ from genet.storage import Described
 
 
 class SpaceInput(Described):
-    """The input and output of all networks of the space; the resolution is searched too."""
+    """The input and output of all networks of the space. The resolution is searched too."""
 
     channels: Count
     """Channels of an image: 1 or 3."""
     classes: Annotated[int, Field(ge=2)]
     """Classes of the images."""
     resolutions: Annotated[tuple[Count, ...], NonEmpty]
-    """Heights and widths on offer, in pixels."""
+    """Resolutions to choose from: height and width in pixels."""
 
     @field_validator("resolutions")
     @classmethod
@@ -72,33 +72,33 @@ class SpaceInput(Described):
 
 
 class Ratios(Described):
-    """Inner widths on offer, as shares of the width; XX has none."""
+    """Inner widths to choose from, as shares of the width. XX has none."""
 
     BL: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...], NonEmpty] = (0.25,)
-    """Of bottlenecks."""
+    """For bottlenecks."""
     DW: Annotated[tuple[Annotated[float, Field(ge=1)], ...], NonEmpty] = (6.0,)
-    """Of depthwise blocks."""
+    """For depthwise blocks."""
 
 
 class Perturb(Described):
     """How far a super-block may differ from the MasterNet's."""
 
     width: tuple[Annotated[float, Field(gt=0, le=1)], Annotated[float, Field(ge=1)]]
-    """Smallest and largest width, as factors of the MasterNet's."""
+    """Smallest and largest width, as factors of the MasterNet's width."""
     depth: tuple[Annotated[int, Field(le=0)], Annotated[int, Field(ge=0)]]
-    """Smallest and largest depth, added to the MasterNet's; never below 1, or 0 with stride 1."""
+    """Smallest and largest change of the MasterNet's depth. Depth stays at least 1, or 0 with stride 1."""
     kernel: Annotated[tuple[Kernel, ...], NonEmpty]
-    """Kernel sizes on offer."""
+    """Kernel sizes to choose from."""
     ratio: Ratios = Ratios()
-    """Inner widths on offer."""
+    """Inner widths to choose from."""
     types: Annotated[tuple[SuperBlockKind, ...], NonEmpty] | None = None
-    """Block types on offer to every super-block; without it each keeps its own."""
+    """Block types to choose from in every super-block. By default each keeps its own."""
     trials_per_type: Count
-    """Trials per super-block and block type."""
+    """Number of trials per super-block and block type."""
 
 
 class MultipleOf(Described):
-    """A plain width grid instead of the measured staircase edges."""
+    """A plain grid of widths, instead of the measured staircase edges."""
 
     multiple_of: Annotated[int, Field(ge=MULTIPLE, multiple_of=MULTIPLE)]
     """Step of the grid, in channels."""
@@ -157,23 +157,23 @@ class SearchSpace(Described):
     """A MasterNet with the ranges of its perturbations."""
 
     name: Name
-    """What the networks of the space are called."""
+    """Name of the networks of the space."""
     input: SpaceInput
-    """What they read."""
+    """Their input and output."""
     stem: Stem
     """Their first convolution."""
     superblocks: SuperBlocks
     """The MasterNet's super-blocks."""
     head: Head | None = None
-    """Their 1x1 convolution before the classifier; without it none has one."""
+    """Their 1x1 convolution before the classifier. Without this key, no network has one."""
     masternets: MasterNets | None = None
-    """Designs that compete with the MasterNet written here, each scaled to its latency; the best is the MasterNet that is
-    perturbed. `known`: plain ResNet, RegNet, MobileNetV2 and GENet; `patterns`: the block types and layouts of the GENet paper's
-    table 6; and networks of your own: files, folders or notations. Without it there is no tournament."""
+    """Designs that compete with the MasterNet in this file, each scaled to its latency. The best becomes the MasterNet. `known`:
+    plain ResNet, RegNet, MobileNetV2 and GENet. `patterns`: the block types and layouts of the GENet paper's table 6. Also
+    networks of your own: files, folders or notations. Without this key there is no tournament."""
     perturb: Perturb
     """How far a super-block may differ from the MasterNet's."""
     widths: WidthRule
-    """`wave-aligned`: the edges of the device's latency staircase; or `{multiple_of: N}`, a plain grid."""
+    """`wave-aligned`: the edges of the device's latency staircase. `{multiple_of: N}`: a plain grid."""
 
     @field_validator("superblocks", mode="wrap")
     @classmethod

@@ -17,20 +17,20 @@ Range = Annotated[tuple[Share, Share], BeforeValidator(lambda found: tuple(found
 
 
 class Augment(Described):
-    """Random changes to a training image, in the order in which they are applied. All others are off."""
+    """Random changes to training images, in the order they are applied. Keys you leave out are off."""
 
     crop: Annotated[int, Field(ge=0)] = 0
-    """Pixels by which an image is padded on every side before a window of its own size is cut out."""
+    """Pixels of padding on every side, before a window of the original size is cut out."""
     scale: Range | None = None
-    """Smallest and largest share of the area of a window that is cut out and resized; not with `crop`."""
+    """Smallest and largest share of the area in a random window, which is cut out and resized. Not with `crop`."""
     flip: bool = False
-    """Whether every other image is mirrored."""
+    """Whether images are mirrored, each with a probability of one half."""
     policy: str | None = None
-    """A policy by timm's name, such as `original` (AutoAugment) or `rand-m9-mstd0.5`."""
+    """One of timm's policies, such as `original` (AutoAugment) or `rand-m9-mstd0.5`."""
     color_jitter: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Strength of random brightness, contrast and saturation."""
     cutout: Annotated[int, Field(ge=0)] = 0
-    """Edge in pixels of a square that is greyed."""
+    """Edge of a random square that is greyed, in pixels."""
 
     @field_validator("scale")
     @classmethod

@@ -28,18 +28,18 @@ def _dataset_name(name: str) -> str:
 
 
 class Data(Described):
-    """The images. Test images decide nothing: they only measure how good the trained networks are."""
+    """The images. Test images decide nothing: they only show how good the trained networks are."""
 
     name: Annotated[str, AfterValidator(_dataset_name)] = "digits"
-    """`digits` (embedded), `folder` (ROOT/train/CLASS and ROOT/validation/CLASS), or a timm dataset such as `torch/cifar10`."""
+    """`digits` (built in), `folder` (ROOT/train/CLASS and ROOT/validation/CLASS), or a timm dataset such as `torch/cifar10`."""
     root: str | None = None
-    """Folder of the images; a `torch/` dataset without one is downloaded."""
+    """Folder of the images. A `torch/` dataset without a root is downloaded."""
     nas_validation: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of the training images, the same of every class, that is held out to judge a training, which never sees them."""
+    """Share of the training images of every class that is held out. These images judge a training, which never sees them."""
     workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that decode images; 0: the training process does."""
+    """Processes that decode images. With 0, the training process decodes them."""
     loading: Literal["auto", "device", "stream"] = "auto"
-    """Training images are decoded once and kept on the `device`, or anew each time (`stream`); `auto`: kept if small."""
+    """`device` decodes training images once and keeps them there; `stream` decodes them each time; `auto` keeps small ones."""
 
     def identity(self, images: str | None) -> str:
         """Return all settings that decide which images there are and how they are divided; `images` replaces their folder."""
@@ -47,24 +47,24 @@ class Data(Described):
 
 
 class Measure(Described):
-    """How latency is measured, or where it is read from."""
+    """How latency is measured, or the file it is read from."""
 
     device: str = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:N`, or `estimate:GPU` for a GPU that is not here."""
+    """`auto`, `cpu`, `cuda`, `cuda:N`, or `estimate:GPU` for a GPU you do not have."""
     runtime: Runtime = "auto"
-    """What runs the network; `auto` is CUDA graphs on a GPU and eager elsewhere."""
+    """The software that runs the network; `auto` is CUDA graphs on a GPU, and eager elsewhere."""
     dtype: Dtype = "fp32"
-    """Type of weights and activations; `int8` is estimated only, with runtime `tensorrt`."""
+    """Number format of weights and activations. `int8` is available for estimates with runtime `tensorrt` only."""
     memory_format: MemoryFormat = "contiguous"
-    """Order of an activation's values in memory."""
+    """Memory layout of activations."""
     batch: Count = 64
     """Images per batch."""
     threads: Count | None = None
-    """Threads that a network is served with on a CPU; null is as many as torch uses, as training always does."""
+    """CPU threads for measuring latency: as many as you serve with. Null takes torch's number, as training always does."""
     calibration_networks: Annotated[int, Field(ge=3, le=20)] = 20
-    """Random networks measured whole, to correct the predictions of all others."""
+    """Number of random networks that are measured whole, to correct predictions."""
     latency_file: str | None = None
-    """Evidence file of another machine, whose rows are used in place of measurements."""
+    """Latency file of another machine. Its rows replace measurements."""
 
     @field_validator("device")
     @classmethod
@@ -88,22 +88,22 @@ class Measure(Described):
 
 
 class Schedule(Described):
-    """SGD with Nesterov momentum, linear warm-up, then cosine; the paper's section 5."""
+    """SGD with Nesterov momentum, linear warm-up, then cosine decay (GENet paper, section 5)."""
 
     epochs: Count
     """Passes over the training images."""
     batch: Annotated[int, Field(ge=2)] = 256
     """Images per step."""
     learning_rate: Annotated[float, Field(gt=0)]
-    """Highest rate, per 256 images: a batch of 64 takes a quarter of it."""
+    """Peak learning rate per 256 images: a batch of 64 uses a quarter of it."""
     warmup_epochs: Annotated[int, Field(ge=0)] = 0
-    """Epochs in which the rate rises from 0; fewer than `epochs`."""
+    """Epochs in which the rate rises from 0. Must be fewer than `epochs`."""
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Momentum of SGD."""
     weight_decay: Annotated[float, Field(ge=0)] = 4e-5
     """Weight decay of SGD."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of each label that is spread over all classes."""
+    """Label smoothing: the share of each label that is spread over all classes."""
 
     @field_validator("warmup_epochs")
     @classmethod
@@ -114,25 +114,25 @@ class Schedule(Described):
 
 
 class Training(Schedule):
-    """The training of a network that is to serve: a schedule, and what the paper's section 5 adds to it; all off by default."""
+    """The final training of a network: a schedule, and the extras of the GENet paper's section 5, which are off by default."""
 
     augment: Augmentation = None
-    """Augmentation of this training alone, in place of the recipe's."""
+    """Augmentation of this training only; replaces the recipe's."""
     random_erase_prob: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the images in which a rectangle is erased."""
+    """Share of the images with a random rectangle erased."""
     mixup: Annotated[float, Field(ge=0)] = 0.0
     """Alpha of mixup's Beta distribution."""
     teacher: str | None = None
-    """A timm model such as `timm:resnet152`, or the folder of a trained network: its soft labels count like the true ones."""
+    """A timm model such as `timm:resnet152`, or the folder of a trained network. Soft and true labels count equally."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay of averaged weights, which are then the result."""
+    """Decay of an average of the weights. The average is then the result."""
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
-    """Greatest norm of the gradients."""
+    """Largest norm of the gradients; larger ones are clipped."""
     grad_accum_steps: Count = 1
-    """Parts in which a batch is computed if it does not fit at once; each of two images at least."""
+    """Number of parts to split a batch into if it does not fit into memory. Each part has at least two images."""
     init: Literal["scratch", "masternet"] = "scratch"
-    """Weights that the networks of a search begin with: new ones, or those of the MasterNet, which a network inherits if it has
-    the same stem, head and number of super-blocks; others begin with new ones all the same."""
+    """Initial weights of the networks of a search: new ones, or the MasterNet's. A network inherits those if it has the same
+    stem, head and number of super-blocks; other networks start from new weights."""
 
     @field_validator("grad_accum_steps")
     @classmethod
@@ -150,22 +150,22 @@ class Training(Schedule):
 
 
 class PretrainedMaster(Described):
-    """A MasterNet that was trained before, on the recipe's own classes."""
+    """A MasterNet that is already trained on the recipe's own classes."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     folder: Annotated[str, Field(alias="from")]
-    """Folder of a network of exactly the MasterNet's structure, with weights (`genet import`)."""
+    """Folder of a network with weights (`genet import`) and exactly the MasterNet's structure."""
 
 
 class TunedMaster(Schedule):
-    """A MasterNet that begins with the weights of a network trained before, on whatever images, and is trained on."""
+    """A MasterNet that starts from the weights of a network trained on any images, and is trained further."""
 
     model_config = ConfigDict(populate_by_name=True)
 
     folder: Annotated[str, Field(alias="from")]
     """Folder of a network with weights (`genet import`) that has the MasterNet's channels, stem, head and number of super-blocks.
-    What else differs is inherited as far as it can be; a classifier for other classes is new."""
+    Weights of other parts are inherited if they fit. A classifier for other classes is new."""
 
     @property
     def schedule(self) -> Schedule:
@@ -186,10 +186,10 @@ Master = Annotated[
 
 
 class TrainingRecipe(Described):
-    """The training of a single network, whichever it is: `genet train NETWORK --recipe FILE`."""
+    """The training of any single network: `genet train NETWORK --recipe FILE`."""
 
     name: Name
-    """What the training is called."""
+    """Name of the training."""
     data: Data
     """The images."""
     augment: Augmentation = None
@@ -199,9 +199,9 @@ class TrainingRecipe(Described):
     train: Training
     """The training."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Decides every random choice."""
+    """Seed of every random choice."""
     log: LogKind | None = None
-    """`tensorboard`: loss and accuracy of every epoch, in the folder `tensorboard` beside the network; it comes with
+    """`tensorboard` writes loss and accuracy of every epoch to the folder `tensorboard` beside the network. It needs
     `genet-nas[tensorboard]`."""
 
     @field_validator("train")
@@ -224,46 +224,46 @@ DistillMode = Literal["whole", "superblock", "local", "features"]
 
 
 class Distill(Schedule):
-    """The trials: how long a perturbed network is fine-tuned, what of it is trained, and which perturbations are tried."""
+    """The trials: how long they fine-tune a perturbed network, which parts they train, and which perturbations they try."""
 
     mode: DistillMode = "features"
-    """What is trained. `features`: the replaced super-block and the first block after it reproduce the MasterNet's activations,
-    without labels. `local`: these two and the classifier, with labels. `superblock`: the replaced one alone (the paper's section
-    4.2). `whole`: the network."""
+    """The trained parts. `features`: the replaced super-block and the first block after it learn to reproduce the MasterNet's
+    activations, without labels. `local`: these two and the classifier, with labels. `superblock`: the replaced super-block only
+    (GENet paper, section 4.2). `whole`: the network."""
     sampling: Literal["designed", "random"] = "designed"
-    """Perturbations are spread over depth and width, or drawn at random as in the paper."""
+    """`designed` spreads perturbations over depth and width; `random` draws them as the paper does."""
     paired_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Paired trials, of two perturbations at once, as a share of all others: they tell how far effects add up."""
+    """Number of paired trials (two perturbations at once), as a share of all others. They show whether effects add up."""
     patience: Annotated[int, Field(ge=0)] = 3
-    """Epochs after the warm-up without a rise of validation accuracy after which a trial ends; 0: none ends early."""
+    """A trial ends early after this many epochs without a rise of validation accuracy, not counting the warm-up. 0: never."""
     time_limit_s: Annotated[float, Field(gt=0)] | None = None
-    """Seconds after which a trial is given up, or a worker that reports no progress is killed and its trials tried again."""
+    """Seconds after which a trial is given up. A worker without progress for as long is killed, and its trials run again."""
 
 
 RegressionModel = Literal["auto", "paper"]
 
 
 class Fit(Described):
-    """The regression of accuracies on the trials."""
+    """The regression that predicts accuracies from trials."""
 
     model: RegressionModel = "auto"
-    """The `paper`'s form, or `auto`: shrunk towards what size alone predicts."""
+    """`paper` is the paper's form; `auto` shrinks effects towards the prediction from size alone."""
 
 
 class Select(Described):
-    """The selection by predictions."""
+    """The selection of networks by their predictions."""
 
     budgets: Annotated[tuple[Budget, ...], NonEmpty]
-    """Latency budgets: milliseconds per batch such as `5ms` or per image such as `0.2ms/image` (a number alone is the latter), or
+    """Latency budgets: milliseconds per batch such as `5ms`, milliseconds per image such as `0.2ms/image` (or a number alone), or
     multiples of the MasterNet's latency such as `0.5x`."""
     measure_top_k: Count = 3
-    """Candidates measured as whole networks at a time."""
+    """Number of candidates that are measured as whole networks at a time."""
     method: Literal["exact", "random"] = "exact"
-    """All networks of the space, or the best of `random_samples` as in the paper."""
+    """`exact` searches all networks of the space; `random` takes the best of `random_samples`, as the paper does."""
     random_samples: Count = 100_000
-    """Networks drawn by `method: random`."""
+    """Number of networks drawn by `method: random`."""
     filter: Literal["utilization"] | None = None
-    """Keeps only the candidates that no faster one beats in utilization (utilization paper, section 4.3)."""
+    """`utilization` keeps only candidates that no faster one beats in utilization (utilization paper, section 4.3)."""
 
     @field_validator("budgets")
     @classmethod
@@ -274,18 +274,18 @@ class Select(Described):
 
 
 class Race(Described):
-    """Which networks are trained before one is handed out. Every known design enters, scaled to every budget."""
+    """The networks that compete for each budget. Every known design enters, scaled to every budget."""
 
     effort: Literal["quick", "normal", "thorough"] = "normal"
-    """Decides the counts that are not given; `quick` takes the resolution alone that is predicted to be best."""
+    """Sets the counts you do not give. `quick` races only at the resolution with the best prediction."""
     designs: tuple[str, ...] = ()
-    """Designs of your own beside the known ones: network files, notations, folders or timm models."""
+    """Your own designs, in addition to the known ones: network files, notations, folders or timm models."""
     searched: Count | None = None
-    """How many networks of the best predictions enter, for every budget and resolution: 1, 2 or 4 by effort."""
+    """Number of networks with the best predictions that enter, per budget and resolution: 1, 2 or 4 by effort."""
     finalists: Annotated[float | None, Field(gt=0, le=1)] = None
-    """Share of them that is trained fully after short trainings, two at least: 1/3, 1/3 or 1/2 by effort."""
+    """Share of the entrants that is trained fully after the short trainings, at least two: 1/3, 1/3 or 1/2 by effort."""
     trainings: Count | None = None
-    """Full trainings at most of a network within two standard errors of the best: 1, 2 or 3 by effort."""
+    """Most full trainings of a network within two standard errors of the best: 1, 2 or 3 by effort."""
 
     @property
     def counts(self) -> tuple[int, float, int]:
@@ -296,12 +296,12 @@ class Race(Described):
 
 
 class Search(Described):
-    """The whole networks near the budgets that are trained shortly, before the race, to learn which are best."""
+    """The joint trials: short trainings of whole networks near the budgets, before the race, to find the best ones."""
 
     effort: Literal["quick", "normal", "thorough"] = "normal"
-    """Decides how many there are, if that is not given: 6, 12 or 24."""
+    """Sets their number if you do not give it: 6, 12 or 24."""
     joint_trials: Annotated[int, Field(ge=0)] | None = None
-    """How many there are; each costs two fifths of a full training. 0: trials of single super-blocks alone, as in the paper."""
+    """Their number; each costs two fifths of a full training. 0: only trials of single super-blocks, as in the paper."""
 
     @property
     def count(self) -> int:
@@ -317,20 +317,20 @@ class Recipe(Described):
     """Everything a job needs; with the seed it decides every random choice."""
 
     name: Name
-    """What the job is called; its run folder is `runs/NAME`."""
+    """Name of the job; its run folder is `runs/NAME`."""
     space: SearchSpace
-    """The search space: its keys, a file beside the recipe, or the name of one that comes along."""
+    """The search space: its keys, a file beside the recipe, or the name of a space that comes with genet."""
     data: Data = Data()
     """The images."""
     augment: Augmentation = None
-    """Augmentation of every training; the final ones may have their own."""
+    """Augmentation of every training. The final trainings may have their own."""
     measure: Measure = Measure()
     """How latency is measured."""
     resolution: Count | None = None
-    """Resolution of the MasterNet and the trials in pixels; without it the space's largest."""
+    """Resolution of the MasterNet and the trials in pixels. The default is the space's largest."""
     master: Master
-    """Training of the MasterNet, which begins with the weights of another network if it has `from`; or `from` alone: one that
-    was trained before."""
+    """Training of the MasterNet. With `from` it starts from the weights of another network; `from` alone uses a trained
+    MasterNet as it is."""
     distill: Distill
     """The trials."""
     fit: Fit = Fit()
@@ -344,10 +344,10 @@ class Recipe(Described):
     train: Training
     """Training of the networks that race."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Decides every random choice."""
+    """Seed of every random choice."""
     log: LogKind | None = None
-    """`tensorboard`: loss and accuracy of every epoch of every training, and trials as they finish, in the run's folder
-    `tensorboard`; it comes with `genet-nas[tensorboard]`."""
+    """`tensorboard` writes loss and accuracy of every epoch of every training, and trials as they finish, to the run's folder
+    `tensorboard`. It needs `genet-nas[tensorboard]`."""
 
     @field_validator("resolution")
     @classmethod
