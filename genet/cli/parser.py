@@ -17,8 +17,8 @@ from genet.cli.parser_studies import add_studies
 WIDTH = 80
 PURPOSE = "Designs convolutional networks for your device and your latency budget."
 EXITS = (
-    "exit codes: 0 done; 2 refused or failed, with the reason in a line; 3 no budget can be met, with the smallest "
-    "possible one in a line; 130 interrupted, 143 terminated: the same command resumes the work"
+    "exit codes: 0 done; 2 refused or failed, with the reason in a line; 3 no budget can be met, or none could be "
+    "certified for noise, as a line tells; 130 interrupted, 143 terminated: the same command resumes the work"
 )
 GROUPS = {
     "design a network": add_design_commands,
