@@ -1,4 +1,4 @@
-"""`genet align`: widths at the edges of the device's latency staircase, for a network that exists already."""
+"""`genet align`: widths at the edges of the device's latency staircase, for an existing network."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         return result.finish(prune_by_importance(weights, rows, meter, arguments.target_ratio, before, result))
     places = places_of(subject, rows, meter, progress())
     if rows.noise > UNSTEADY:
-        warning = "too noisy to tell steps" if rows.noise > TOO_NOISY else "smaller steps may be noise"
-        print(f"  one block's latency moved by {rows.noise:.0%} from one reading to the next (a busy machine?): {warning}")
+        warning = "too noisy to see steps" if rows.noise > TOO_NOISY else "small steps may be noise"
+        print(f"  the latency of one block changed by {rows.noise:.0%} between readings (is the machine busy?): {warning}")
     _print_places(places, subject)
     if not (has_useful_edge(places, goal) or arguments.pruned):
         raise EvidenceError(no_edge(subject, goal, meter))
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> Answer:
         save_picture(arguments.plot, draw_alignment(found))
     found, why = final_alignment(found, subject, goal, meter, as_it_was=bool(arguments.pruned))
     if why:
-        print(f"{why}; the result is {'the best one found' if found.widths else 'the network as it was pruned'}")
+        print(f"{why}; the result is {'the best network found' if found.widths else 'the network as pruned'}")
     answer: Answer = found.model_dump(mode="json")
     answer |= {"parameter_gain": found.parameter_gain, "ratio": found.measured.mean}
     answer |= _accuracies(weights, found.widths, before)
@@ -82,11 +82,16 @@ def _goal(arguments: argparse.Namespace) -> Goal:
     faults = [*goal_faults(goal)]
     dimensions = (arguments.scale or "width").split(",")
     if sorted(dimensions) not in (["width"], ["resolution"], ["resolution", "width"]):
-        faults.append(f"--scale must be width, resolution or width,resolution (got {arguments.scale})")
+        faults.append(f"--scale: got {arguments.scale}, expected width, resolution or width,resolution")
     if arguments.scale and (arguments.mode == "latency" or arguments.pruned):
-        faults.append("--scale must go with --mode accuracy and without --pruned: it grows a network at its latency")
+        faults.append(
+            "--scale: got --mode latency or --pruned, expected --mode accuracy alone, as it grows a network at the same "
+            "latency; change one"
+        )
     if arguments.scale and arguments.plot:
-        faults.append("--plot must go without --scale: it is of widths that are chosen layer by layer (got both)")
+        faults.append(
+            "--plot: got --scale too, expected one of them, as the figure is of widths chosen layer by layer; leave one out"
+        )
     faults += option_faults(arguments, goal) if arguments.objective == "importance" else ()
     if faults:
         raise SpecError(faults)
@@ -112,7 +117,7 @@ def _scale_network(
         for each in sorted(found.tried, key=lambda each: each.exponent)
     ]
     now = ["now", str(found.resolution), f"{found.parameters:,}", f"{found.macs:,}", "1"]
-    table(["exponent", "pixels", "parameters", "MACs", "latency over the present one"], [now, *rows])
+    table(["exponent", "pixels", "parameters", "MACs", "relative latency"], [now, *rows])
     best = found.best
     if best is None:
         raise EvidenceError(
@@ -136,7 +141,9 @@ def _subject(arguments: argparse.Namespace) -> tuple[ResizableNetwork, SourceNet
     scope = Scope(tuple(arguments.include or ()), tuple(arguments.exclude or ()))
     if isinstance(structure, Network):
         if arguments.pruned:
-            raise SpecError([f"--pruned needs a network that other code builds, got {what}, which is made of super-blocks"])
+            raise SpecError(
+                [f"--pruned: got {what}, a network of super-blocks, expected one that other code builds; leave it out"]
+            )
         subject: ResizableNetwork = NetworkSubject(structure, scope)
         source = None
     else:
@@ -165,9 +172,9 @@ def _print_places(places: tuple[Place, ...], subject: ResizableNetwork) -> None:
         ]
         for place in places
     ]
-    table(["layer", "tied", "width", "lies", "U", "T, TFLOP/s", "left edge", "right edge"], rows)
-    print("  time, and T: of all layers that a width changes, its readers among them; U: the share of its step that it fills;")
-    print("  edges: the nearest ones; the widest looked at where there is none at the right")
+    table(["layer", "tied", "width", "position", "U", "T, TFLOP/s", "left edge", "right edge"], rows)
+    print("  time and T: of all layers that a width changes, with those that read it; U: how much of its step the width fills;")
+    print("  edges: the nearest on each side; if there is none on the right, the widest width measured")
     _print_fixed(subject.fixed)
 
 
@@ -197,9 +204,9 @@ def _print(found: Alignment, goal: Goal) -> None:
     if moved:
         table(["layer", "width", "new"], [[name, str(p.now.width), str(found.widths[name])] for name, p in moved.items()])
     _print_change(found)
-    said = f"predicted from the layers alone: {found.predicted:.3f}"
+    said = f"ratio predicted from the layers alone: {found.predicted:.3f}"
     if goal.solver == "greedy" and goal.mode == "latency":
-        said += f"; the exact choice under the same bounds would give {found.optimum:.3f} (--solver exact)"
+        said += f"; the optimum within the same bounds is {found.optimum:.3f} (--solver exact)"
     print(said)
 
 
@@ -208,26 +215,31 @@ def _print_change(found: Alignment | Pruning) -> None:
     ratio, (before, after) = found.measured, found.parameters
     how = "estimated" if found.estimate else "measured"
     print(f"{how}: {with_interval(ratio.before_ms)} -> {with_interval(ratio.ms)} ms per batch of {found.batch}", end=", ")
-    print(f"{ratio.mean:.3f}{error_of(ratio)} of it; parameters {before:,} -> {after:,} ({found.parameter_gain:+.1%})")
+    print(f"ratio {ratio.mean:.3f}{error_of(ratio)}; parameters {before:,} -> {after:,} ({found.parameter_gain:+.1%})")
 
 
 def _weights(arguments: argparse.Namespace, subject: ResizableNetwork, source: SourceNetwork | None) -> KeptWeights | None:
-    """Return what happens to its weights; None for a network that is trained from scratch."""
+    """Return the rule by which its weights are kept; None for a network that is trained from scratch."""
     if isinstance(subject, ModuleSubject) and source is not None:
         criterion = "taylor" if arguments.objective == "importance" else arguments.criterion
         if arguments.data:
             return kept_with_images(subject, source, images_named(arguments.data), criterion, progress())
         if criterion not in NORMS:
-            raise SpecError([f"--criterion {criterion} must have images to look at: give --data FOLDER (got none)"])
+            raise SpecError(
+                [f"--criterion {criterion}: got no images, expected some to score the channels by; give --data FOLDER"]
+            )
         return KeptWeights(subject, by_norm(subject, criterion), labels=source.labels)
-    rule = "must go with a network that keeps its weights: one of super-blocks is trained anew"
+    rule = (
+        "got a network of super-blocks, which is trained from scratch, expected an external model, which keeps its "
+        "weights; leave it out"
+    )
     importance = arguments.objective == "importance"
     given = {
         "--objective importance": importance,
         "--criterion": arguments.criterion != "l1",
         "--data": arguments.data and not importance,
     }
-    if faults := [f"{option} {rule}" for option, value in given.items() if value]:
+    if faults := [f"{option}: {rule}" for option, value in given.items() if value]:
         raise SpecError(faults)
     return None
 
@@ -237,13 +249,13 @@ def _accuracy_before(weights: KeptWeights | None) -> float | None:
     if weights is None or weights.images is None:
         return None
     found = weights.accuracy(weights.build({}), progress=progress())
-    state = ", as it was pruned" if weights.subject.cut else ""
-    print(f"{weights.subject.name}{state}: {percent(found)} of {weights.images.size:,} test images")
+    state = " as pruned" if weights.subject.cut else ""
+    print(f"{weights.subject.name}{state}: test accuracy {percent(found)} on {weights.images.size:,} images")
     return found
 
 
 def _accuracies(weights: KeptWeights | None, widths: Widths, before: float | None, resolution: int | None = None) -> Answer:
-    """Return its accuracy before and after, with the weights that were kept and no training in between."""
+    """Return its accuracy before and after, with the weights that were kept and no further training."""
     return compared(weights, weights.build(widths), before, resolution) if weights and before is not None else {}
 
 
@@ -251,9 +263,12 @@ def option_faults(arguments: argparse.Namespace, goal: Goal) -> Iterator[str]:
     """Yield what is wrong with the options for the objective of importance, one line each."""
     asked = "--objective importance"
     if not arguments.data:
-        yield f"--data must go with {asked}: it looks at training images (got none); give --data FOLDER"
+        yield f"{asked}: got no images, expected training images to compute importance from; give --data FOLDER"
     if arguments.untrained:
-        yield f"--untrained must go without {asked}: fresh weights are all as important; train the network first"
+        yield (
+            f"{asked}: got --untrained, expected trained weights, as random ones are all equally important; train the "
+            "network first"
+        )
     given = {
         "--scale": arguments.scale,
         "--pruned": arguments.pruned,
@@ -285,14 +300,14 @@ def _print_pruning(found: Pruning) -> None:
         [slot.name, str(len(slot.layers)), str(slot.width), ", ".join(map(str, slot.offered[:-1])), *_choice(found, number)]
         for number, slot in enumerate(found.slots)
     ]
-    table(["layer", "tied", "width", "narrower ones on offer", "new", "importance kept"], rows)
+    table(["layer", "tied", "width", "narrower widths", "new", "importance kept"], rows)
     _print_fixed(found.fixed)
     if found.blocks:
         named = f": {some_of(found.removed)}" if found.removed else ""
         print(f"  {len(found.removed)} of {len(found.blocks)} residual blocks removed{named}")
     _print_change(found)
-    print(f"importance kept: {found.kept:.1%}; to second order the loss rises by {found.rise:.3f}", end="; ")
-    print(f"predicted from the layers alone: {found.predicted:.3f}")
+    print(f"importance kept: {found.kept:.1%}; estimated rise of the loss, to second order: {found.rise:.3f}", end="; ")
+    print(f"predicted from the layers alone: ratio {found.predicted:.3f}")
 
 
 def _choice(found: Pruning, number: int) -> tuple[str, str]:

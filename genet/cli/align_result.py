@@ -1,4 +1,4 @@
-"""The network that `genet align` hands out: written, and with a recipe trained on, in a folder that goes on where it was."""
+"""The network that `genet align` returns: written to a folder and, with a recipe, trained further there, also after a stop."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ from genet.training.loop import Execution
 from genet.training.splits import load_data
 
 FOUND_FILE = "alignment.json"  # beside the network
-ANSWER_FILE = "answer.json"  # beside a network that is trained on
-CUT = "cut"  # folder, inside that of the trained network, of the network before
+ANSWER_FILE = "answer.json"  # beside a network that is trained further
+CUT = "cut"  # inside the folder of the trained network: the network before training
 ANYWHERE = ("into", "json", "debug", "evidence", "plot")  # options that change no network
 
 
 @dataclass(frozen=True)
 class Destination:
-    """The folder for the network, if one is given, and the recipe that trains it on; `asked` stands for all that decides it."""
+    """The folder for the network, if one is given, and the recipe of its further training; `asked` is a digest of the command."""
 
     folder: Path | None
     recipe: TrainingRecipe | None
@@ -58,15 +58,17 @@ class Destination:
         return self.folder / CUT if self.folder and self.recipe else self.folder
 
     def earlier(self) -> Answer | None:
-        """Return the answer of the same command, if it came as far as a network to train on; RunError if it was another."""
+        """Return the answer of the same command if it had written the network before; RunError if another command wrote it."""
         file = self.network / ANSWER_FILE if self.network and self.recipe else None
         if file is None or not file.exists():
             return None
         kept: dict[str, Any] = json.loads(read_bytes(file))
         if kept["asked"] != self.asked:
-            raise RunError(f"{file.parent}: got that of another command, expected that of this one; give another --into FOLDER")
+            raise RunError(
+                f"{file.parent}: got a network from another command, expected one from this command; give another --into FOLDER"
+            )
         if kept["answer"]:
-            print(f"{file.parent}: the network is there already")
+            print(f"{file.parent}: the network exists already")
         answer: Answer | None = kept["answer"]
         return answer
 
@@ -82,15 +84,15 @@ class Destination:
                 write_labels(folder, labels)
             found.save(folder / FOUND_FILE)
             write_atomic(folder / NETWORK_FILE, to_yaml(structure).encode())
-        kind, goes_on = "the network without weights", ""
+        kind, goes_on = "network written, without weights", ""
         if module is not None:
-            kind, goes_on = "the network", f" --from {quoted(folder)}"
+            kind, goes_on = "network written", f" --from {quoted(folder)}"
         next_command = f"genet train {quoted(folder / NETWORK_FILE)} --recipe R{goes_on} --into TUNED trains it"
         print(f"{folder}: {kind}" + ("" if self.recipe else f"; {next_command}"))
         return folder
 
     def finish(self, answer: Answer) -> Answer:
-        """Train the network on, if there is a recipe; return the whole answer."""
+        """Train the network further if there is a recipe; return the whole answer."""
         if self.recipe is None or self.folder is None or self.network is None:
             return answer
         self._note(answer)
@@ -101,11 +103,11 @@ class Destination:
             trained = train_network(self.folder, structure, self.recipe, execution, start)
         before = answer.get("accuracy", ())
         accuracies = " -> ".join(map(percent, (*before, trained.test_accuracy)))
-        print(f"{self.folder}: trained on by {self.recipe.name}; test accuracy {accuracies}")
+        print(f"{self.folder}: trained further by {self.recipe.name}; test accuracy {accuracies}")
         return answer | {"folder": str(self.folder), "trained": trained.model_dump(mode="json")}
 
     def _note(self, answer: Answer | None) -> None:
-        """Note the command beside a network that is trained on, and its answer once the network is written."""
+        """Record the command beside a network that is trained further, and its answer once the network is written."""
         if self.network and self.recipe:
             write_atomic(self.network / ANSWER_FILE, json.dumps({"asked": self.asked, "answer": answer}).encode())
 
@@ -130,16 +132,16 @@ def write_aligned(
 
 
 def compared(kept: KeptWeights, module: nn.Module, before: float, resolution: int | None = None) -> Answer:
-    """Return the accuracy before, and that of a network built of its weights, untrained as it is."""
+    """Return the accuracy before, and that of a network built from its weights without further training."""
     after = kept.accuracy(module, resolution, progress())
-    print(f"accuracy: {percent(before)} -> {percent(after)} of the test images, before it is trained on")
+    print(f"test accuracy: {percent(before)} -> {percent(after)}, before any further training")
     return {"accuracy": [before, after]}
 
 
 def check_destination(arguments: argparse.Namespace) -> TrainingRecipe | None:
-    """Return the recipe to train on by, if one is given, once nothing keeps the result from being written.
+    """Return the recipe for further training, if one is given, after checking that the result can be written.
 
-    GenetError, before anything is measured, if the folder is no place for it, or a recipe has none.
+    GenetError, before anything is measured, if the folder cannot take it, or if a recipe has no folder.
     """
     if arguments.into and arguments.into.is_file():
         raise GenetError(f"{arguments.into} exists and is a file, expected a folder or nothing; give another --into FOLDER")
@@ -148,7 +150,7 @@ def check_destination(arguments: argparse.Namespace) -> TrainingRecipe | None:
             check_vacant(arguments.into, FOUND_FILE)
         return None
     if not arguments.into:
-        raise SpecError(["--recipe must go with --into FOLDER, the place of the trained network (got none)"])
+        raise SpecError(["--recipe: got no --into, expected a folder for the trained network; give --into FOLDER"])
     if not (arguments.into / CUT / ANSWER_FILE).exists():
         check_vacant(arguments.into, FOUND_FILE)
         check_vacant(arguments.into / CUT, FOUND_FILE)

@@ -31,16 +31,16 @@ from genet.search.outcome import TELLING
 from genet.training.inventory import Inventory, check_images, images_in
 
 T = TypeVar("T")
-UNKNOWN = "known once genet run has measured, which it does first"
-WHOLE = ("notation", "images")  # told in one line, however long
+UNKNOWN = "known after genet run has measured, which is its first step"
+WHOLE = ("notation", "images")  # printed on one line, however long
 FEW = 10  # images to train on: a class with fewer is named
 AT_ONCE = 4e9  # MACs of the images of one timed training step on a processor at most, so that a step takes a second or so
-MOST_IMAGES = 20_000  # of which a first batch is decoded in passing
+MOST_IMAGES = 20_000  # with more, no batch is decoded to time a step
 Checked = ModelSpec | SearchSpace | Recipe | TrainingRecipe
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Report every fault of a file, or its cost, and what images it is for."""
+    """Report every fault of a file, or its cost and its images."""
     record = _read(arguments)
     images, budgets = _checked(record)
     if arguments.designs:
@@ -94,13 +94,14 @@ def _read(arguments: argparse.Namespace) -> Checked:
     """Return the record of a file or a notation; a recipe with the values of the command line, which no other record takes."""
     file, overrides = arguments.file, recipe_overrides(arguments)
     record: Checked = Network.parse(file) if "|" in file else read_any(file, overrides)
-    faults = [] if isinstance(record, Recipe) else [f"{each.option} must go with the recipe of a search" for each in overrides]
+    wanted = "expected the recipe of a search; leave it out"
+    faults = [] if isinstance(record, Recipe) else [f"{each.option}: got {file}, {wanted}" for each in overrides]
     if arguments.data and isinstance(record, Recipe | TrainingRecipe):
         record = record.model_copy(update={"data": images_in(record.data, arguments.data)})
     elif arguments.data:
-        faults.append("--data must go with a recipe, whose images they are")
+        faults.append(f"--data: got {file}, which has no images, expected a recipe; leave it out")
     if faults:
-        raise SpecError(f"{fault} (got {file})" for fault in faults)
+        raise SpecError(faults)
     return record
 
 
@@ -147,9 +148,9 @@ def _budgets(recipe: Recipe) -> tuple[BudgetOutlook, ...]:
 
 
 def _image_counts(recipe: Recipe | TrainingRecipe, images: Inventory | None) -> Answer:
-    """Return the counts of a recipe's images, and what may surprise about them."""
+    """Return the counts of a recipe's images, with notes about anything unusual."""
     if images is None:
-        images_in_words = "not given: check them by --data FOLDER" if recipe.data.name == "folder" else recipe.data.name
+        images_in_words = "not given; check them with --data FOLDER" if recipe.data.name == "folder" else recipe.data.name
         return {"images": images_in_words}
     division = images.divided(recipe.data.nas_validation, recipe.seed)
     train, held_out, test = (sum(each[place] for each in division.values()) for place in range(3))
@@ -157,19 +158,20 @@ def _image_counts(recipe: Recipe | TrainingRecipe, images: Inventory | None) -> 
     few = [f"{name} ({each.train})" for name, each in division.items() if each.train < FEW]
     unheld = [name for name, each in division.items() if not each.held_out]
     notes = [f"few images to train on: {some_of(few)}"] if few else []
-    notes += [f"none held out for the search, of classes with too few images: {some_of(unheld)}"] if unheld else []
+    notes += [f"classes too small to hold out an image for the search: {some_of(unheld)}"] if unheld else []
     if held_out < TELLING:
         notes.append(
-            f"accuracies by the {held_out} images held out have a standard error of up to {50 / math.sqrt(held_out):.0f} points"
+            f"with only {held_out} images held out, accuracies have a standard error of up to "
+            f"{50 / math.sqrt(held_out):.0f} points"
         )
     if isinstance(recipe, Recipe):
         resolution, channels = max(recipe.space.input.resolutions), recipe.space.input.channels
         if images.edge < resolution:
             notes.append(
-                f"half of the images have {images.edge} pixels or fewer at the shorter edge, and are enlarged to {resolution}"
+                f"half of the images have at most {images.edge} pixels on their shorter edge, and are enlarged to {resolution}"
             )
         if images.grey and channels == 3:
-            notes.append("all images that were looked at are grey, and the space reads three channels")
+            notes.append("all images that were checked are grey, but the space has three channels")
     return {
         "images": images.root,
         "classes": len(division),
@@ -182,7 +184,7 @@ def _image_counts(recipe: Recipe | TrainingRecipe, images: Inventory | None) -> 
 
 
 def _expected_time(recipe: Recipe, images: Inventory, macs: int) -> str:
-    """Return how long the trainings take at most, if a few steps of one can be timed in passing."""
+    """Return how long the trainings take at most, if a few steps of one can be timed now."""
     from genet.pipeline.pace import measure_pace, steps_per_epoch
     from genet.pipeline.preflight import race_cost, training_seconds
     from genet.training.image_sets import View
@@ -201,13 +203,13 @@ def _expected_time(recipe: Recipe, images: Inventory, macs: int) -> str:
     spent = training_seconds(recipe, splits.train.size, pace)
     count = steps_per_epoch(schedule, splits.train.size)
     steps = f"{schedule.epochs} epochs of {count} step{'s' * (count != 1)}"
-    timed = f"{pace.batch} images" if few == schedule.batch else f"{pace.batch} of their {schedule.batch} images"
-    parts = [f"a full training {duration(spent['full'])} ({steps})", f"that of the MasterNet {duration(spent['master'])}"]
-    parts += [f"the tournament for it {duration(spent['tournament'])}"] if recipe.space.masternets else []
-    race = f"joint trials and race {duration(spent['race'])} at most ({race_cost(recipe):.1f} full trainings)"
+    timed = f"{pace.batch} images" if few == schedule.batch else f"{pace.batch} images (of a batch of {schedule.batch})"
+    parts = [f"a full training {duration(spent['full'])} ({steps})", f"the MasterNet's {duration(spent['master'])}"]
+    parts += [f"the tournament {duration(spent['tournament'])}"] if recipe.space.masternets else []
+    race = f"joint trials and race at most {duration(spent['race'])} ({race_cost(recipe):.1f} full trainings)"
     return (
-        f"{', '.join(parts)}, {race}, by steps of {timed} timed here, {1e3 * pace.step_s:,.0f} ms each, and "
-        f"{1e3 * pace.epoch_s:,.0f} ms to begin an epoch; measuring and trials come on top"
+        f"{', '.join(parts)}, {race}; from steps of {timed} timed here: {1e3 * pace.step_s:,.0f} ms each, plus "
+        f"{1e3 * pace.epoch_s:,.0f} ms per epoch; measuring and trials come on top"
     )
 
 
@@ -220,7 +222,7 @@ def _print_designs(record: ModelSpec | SearchSpace | Recipe | TrainingRecipe) ->
     groups = {"designs": designs} | ({"masternets": portfolio_of(space)} if space.masternets else {})
     for group, members in groups.items():
         if group == "masternets":
-            print("\ncompeting to be the MasterNet, each scaled to the latency of the first:")
+            print("\ncontenders to be the MasterNet, each scaled to the latency of the first:")
         for design in members:
             print(f"{design.name}\n  {design.network}")
     return {group: {design.name: str(design.network) for design in members} for group, members in groups.items()}

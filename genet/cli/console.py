@@ -17,11 +17,11 @@ from genet.progress import COLUMNS, on_screen
 from genet.search.regression import Estimate
 from genet.storage import write_atomic
 
-Answer = dict[str, Any]  # of a command, to programs
-GAP = 2  # columns between two of a table
-FIRST = 36  # of its first column before it is folded
+Answer = dict[str, Any]  # a command's result, for programs
+GAP = 2  # blanks between two columns of a table
+FIRST = 36  # width of the first column, beyond which its text is folded
 NOTHING = ("", "n/a")
-progress = on_screen  # of long work
+progress = on_screen  # for long work
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -61,7 +61,7 @@ def setting_in_words(setting: Setting) -> str:
 
 
 def noise(spread: float) -> str:
-    """Return how repeats of a timing spread, or that they tell nothing."""
+    """Return the spread of a timing's repeats, or that it is too large to tell anything."""
     return f"too noisy to tell ({spread:.0%})" if spread > TOO_NOISY else f"{spread:.1%}"
 
 

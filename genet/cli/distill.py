@@ -37,16 +37,19 @@ def run(arguments: argparse.Namespace) -> Answer:
 def _ask_for_more(job: RunContext, count: int) -> None:
     """Add the trials that `genet select RUN --suggest` names to the plan, unless earlier additions have not run yet."""
     if len(finished_trials(job)) < len(planned_trials(job)):
-        asked = f"; delete {job.folder.more_trials} to withdraw those asked for" if job.folder.more_trials.exists() else ""
-        job.progress.say(f"  planned trials are not run yet: these first, without more{asked}")
+        extra = job.folder.more_trials
+        asked = f"; delete {extra} to withdraw the extra trials requested before" if extra.exists() else ""
+        job.progress.say(f"  some planned trials have not run yet: they run first, and none are added{asked}")
         return
     selection, state = select_networks(job), SearchState(job, job.table)
     proposals = propose_trials(state, explain_selection(state, selection), count)
     if len(proposals) < count:
-        job.progress.say(f"  of {count} more trials there are {len(proposals)}: no other would tell anything")
+        job.progress.say(f"  only {len(proposals)} of {count} more trials are added: no other would tell anything")
     request_trials(job, [proposal.trial for proposal in proposals])
     minutes = sum(proposal.seconds for proposal in proposals) / 60
-    job.progress.say(f"  {len(proposals)} more trials, to tell the selected networks from the next best: about {minutes:.1f} min")
+    job.progress.say(
+        f"  {len(proposals)} more trials, to separate the selected networks from the next best: about {minutes:.1f} min"
+    )
 
 
 def trial_runner(arguments: argparse.Namespace, device: str) -> Runner:
@@ -60,9 +63,9 @@ def _print_status(job: RunContext) -> Answer:
     seen = trial_pace(job)
     if seen:
         ago, left = time.time() - seen.updated, "n/a" if seen.left_s is None else duration(seen.left_s)
-        print(f"{seen.position:.1f} of {seen.total} trials, {seen.workers} at work, {left} left, as told {duration(ago)} ago")
+        print(f"{seen.position:.1f} of {seen.total} trials, {seen.workers} at work, {left} left, as of {duration(ago)} ago")
     else:
-        print("no process is at work on the trials; `genet distill RUN` goes on with them")
+        print("no process is running the trials; `genet distill RUN` continues them")
     return {
         "superblocks": [standing.model_dump(mode="json") for standing in found],
         "pace": seen.model_dump(mode="json") if seen else None,

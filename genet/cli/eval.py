@@ -35,8 +35,8 @@ def run(arguments: argparse.Namespace) -> Answer:
     top_5 = "" if opened.input.classes <= 5 else f", top-5 {percent(fifth)}"
     form = f" as {arguments.format}" if arguments.format else ""
     print(
-        f"{arguments.what}{form}: top-1 {percent(first)}{top_5} of {images.size:,} images at {opened.input.resolution} pixels, "
-        f"in {opened.runtime} on {opened.device}, {images.size / seconds:.0f} images/s with their decoding"
+        f"{arguments.what}{form}: top-1 {percent(first)}{top_5} of {images.size:,} images at {opened.input.resolution} "
+        f"pixels, in {opened.runtime} on {opened.device}, {images.size / seconds:.0f} images/s including decoding"
     )
     return {
         "top1": first,

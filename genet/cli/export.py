@@ -28,10 +28,13 @@ def run(arguments: argparse.Namespace) -> Answer:
     what, formats = arguments.what, tuple(arguments.format or ())
     check_formats(formats)
     if (what / EVIDENCE_FILE).exists():
-        raise GenetError(f"{what}: is an export already; genet export {quoted(what.parent)} adds formats to it")
+        raise GenetError(
+            f"{what}: got an export, expected the folder of the trained network; genet export {quoted(what.parent)} adds formats"
+        )
     if not ((what / NETWORK_FILE).exists() or RunFolder(what).recipe_file.exists()):
         raise GenetError(
-            f"{what}: got no recipe.yaml or network.yaml in it, expected a run folder, or the folder of a trained network"
+            f"{what}: got a folder without recipe.yaml or network.yaml, expected a run folder or the folder of a trained "
+            "network; name another"
         )
     if RunFolder(what).results.exists() or not (what / NETWORK_FILE).exists():
         with open_run(what, progress(), _with_images(what, arguments.data) if arguments.data else None) as job:
@@ -39,9 +42,12 @@ def run(arguments: argparse.Namespace) -> Answer:
             unmet = () if arguments.network else unmet_budgets(job.folder)
     elif what.absolute().parent.name == "networks" and RunFolder(what.absolute().parent.parent).recipe_file.exists():
         run = quoted(what.parent.parent)
-        raise GenetError(f"{what}: is a run's, which knows its images; genet export {run} --network {quoted(Path(what.name))}")
+        raise GenetError(
+            f"{what}: got a network inside a run, expected the run, which knows its images; genet export {run} --network "
+            f"{quoted(Path(what.name))}"
+        )
     elif arguments.network:
-        raise GenetError(f"--network needs a run folder, got {what}, which holds a single network; leave it out")
+        raise GenetError(f"--network: got {what}, which holds a single network, expected a run folder; leave it out")
     else:
         with FolderLock(what):
             remove_temporary(what)
@@ -59,10 +65,10 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _with_images(run: Path, folder: str) -> Recipe:
-    """Return a run's recipe with this folder as the new place of its images."""
+    """Return a run's recipe, with its images now in this folder."""
     recipe = RunFolder(run).recipe()
     if recipe.data.name == "digits":
-        raise GenetError(f"--data tells where a run's images lie now, got {run}, which uses digits; leave it out")
+        raise GenetError(f"--data: got {run}, a run on digits, expected a run on a folder of images; leave it out")
     return recipe.model_copy(update={"data": images_in(recipe.data, folder)})
 
 

@@ -23,18 +23,19 @@ def run(arguments: argparse.Namespace) -> Answer:
     """Search a table of a whole space with and without filtering by utilization, and print how they compare."""
     faults = []
     if (arguments.table is None) == (arguments.nats is None):
-        faults.append("genet filter must be given one of a CSV table of a space, or --nats FILE")
+        got = "neither" if arguments.table is None else "both"
+        faults.append(f"genet filter: got {got} of a CSV table of a space and --nats FILE, expected one of them")
     for name in ("budget", "target"):
         value = getattr(arguments, name)
         if value is not None and not 0 < value < math.inf:
-            faults.append(f"--{name} must be above 0 (got {value:g})")
+            faults.append(f"--{name}: got {value:g}, expected a number above 0")
     if not 0 <= arguments.weight < math.inf:
-        faults.append(f"--weight must be 0 or above (got {arguments.weight:g})")
+        faults.append(f"--weight: got {arguments.weight:g}, expected 0 or above")
     if faults:
         raise SpecError(faults)
     bench = read_nats(arguments.nats, progress()) if arguments.nats else read_bench(arguments.table)
     conditions = Conditions(arguments.budget, arguments.seeds, arguments.target, arguments.weight)
-    with progress().track("seeds, every method with each", arguments.seeds) as tracker:
+    with progress().track("seeds (all methods on each)", arguments.seeds) as tracker:
         found = study(bench, conditions, tracker)
     _print(found, arguments.seeds)
     if arguments.plot:
@@ -46,18 +47,16 @@ def _print(found: Filtering, seeds: int) -> None:
     print(f"{found.networks} networks, {len(found.true_frontier)} on the true frontier of throughput and accuracy")
     for name, count in found.left.items():
         agreement = found.spearman[name]
-        correlation = f"{'n/a' if agreement is None else format(agreement, '.2f')} with accuracy (Spearman)"
+        correlation = f"Spearman {'n/a' if agreement is None else format(agreement, '.2f')} with accuracy"
         print(f"  {name}: {correlation}; {count} networks on its frontier with throughput, {count / found.networks:.1%} of all")
-    target = f"{found.target_images_per_sec:.6g} images/s to the power {found.weight:g}"
-    print(
-        f"budget {duration(found.budget_sec)}; {seeds} seeds; searches that learn count accuracy times throughput over {target}"
-    )
+    target = f"(throughput / {found.target_images_per_sec:.6g} images/s) to the power {found.weight:g}"
+    print(f"budget {duration(found.budget_sec)}; {seeds} seeds; reward of the searches that learn: accuracy times {target}")
     table(HEAD, [_row(method) for method in sorted(found.methods, key=lambda method: -method.hypervolume)])
-    print("means over the seeds, ± their standard deviation; hypervolume is over that of the true frontier")
+    print("means over the seeds ± standard deviation; hypervolume is relative to that of the true frontier")
     for method in found.methods:
         if method.seconds < EARLY * found.budget_sec and method.trained < found.networks:
             left = duration(found.budget_sec - method.seconds)
-            print(f"  {method.method} ended with {left} left: it proposed nothing new any more")
+            print(f"  {method.method} ended with {left} left: it had no new network to propose")
     print(verdict(found))
 
 

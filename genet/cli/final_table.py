@@ -1,4 +1,4 @@
-"""The end of a run as a user sees it: its last table, and what programs get."""
+"""The end of a run as a user sees it: its final table, and the answer for programs."""
 
 from __future__ import annotations
 
@@ -29,45 +29,47 @@ def print_outcomes(found: Outcomes, folder: Path) -> None:
     masternet = f"{100 * found.masternet.test_accuracy:.1f}"
     name = f"MasterNet ({found.won.design})" if found.won else "MasterNet"
     rows.append([name, "", f"{found.trained_masternet_ms_per_image:.4f}", masternet, "", ""])
-    table(["network", "budget", "ms/image", "test %", "held against", "params"], rows)
-    once = " of the choice of images alone, as all were trained once" if all(each.trainings == 1 for each in found.raced) else ""
-    wide = ", at most: its upper end" if found.widest_interval > TOO_NOISY else ""
-    print(wrapped(f"± of accuracies: standard errors{once}; of ms: half of a 99.9 % interval{wide}. {_latencies(found)}"))
+    table(["network", "budget", "ms/image", "test %", "compared to", "params"], rows)
+    single = all(each.trainings == 1 for each in found.raced)
+    once = ", from the choice of images alone, as all were trained once" if single else ""
+    wide = ", or 'at most' its upper end" if found.widest_interval > TOO_NOISY else ""
+    errors = f"accuracies are ± one standard error{once}; latencies ± half of a 99.9 % interval{wide}"
+    print(wrapped(f"{errors}. {_latencies(found)}"))
     if found.outcomes:
-        print("the images held out decide, as the lines below tell; test images decide nothing")
-    print(wrapped("the MasterNet was trained once, as `master` in the recipe says; all others alike, as `train` says"))
+        print("held-out images decide who wins, as shown below; test images decide nothing")
+    print(wrapped("the MasterNet was trained once, by `master` in the recipe; all others were trained by `train`"))
     if found.not_within_note:
         print(wrapped(found.not_within_note))
     if found.noise_warning:
         print(wrapped(found.noise_warning))
-    cost = cost_in_words(found.cost) if found.cost else f"{found.trainings:.1f} full trainings' worth"
-    print(wrapped(f"the search and the race cost {cost}"))
+    cost = cost_in_words(found.cost) if found.cost else f"{found.trainings:.1f} full trainings"
+    print(wrapped(f"the search and the race cost as much as {cost}"))
     if found.initial_weights_note:
         print(wrapped(found.initial_weights_note))
     print()
     for row in found.outcomes:
         print(wrapped(f"budget {row.budget}: {row.verdict}"))
     for title, others in (
-        ("trained fully too", [f"{row.name} {_accuracy(row.held_out_accuracy, row.held_out_error)}" for row in found.others]),
-        ("out after a short training", [f"{name} {100 * reached:.1f}" for name, reached in found.outraced.items()]),
+        ("also trained fully", [f"{row.name} {_accuracy(row.held_out_accuracy, row.held_out_error)}" for row in found.others]),
+        ("dropped after a short training", [f"{name} {100 * reached:.1f}" for name, reached in found.outraced.items()]),
     ):
         if others:
-            print(wrapped(f"{title}, with % of the images held out: {', '.join(others)}"))
+            print(wrapped(f"{title}, with held-out accuracy in %: {', '.join(others)}"))
     _print_networks(found, folder)
     for name, why in found.failed.items():
-        print("\n" + wrapped(f"{name} is out of the race: {why}"))
+        print("\n" + wrapped(f"{name} dropped out of the race: {why}"))
 
 
 def _print_networks(found: Outcomes, folder: Path) -> None:
-    """Print every network that is handed out once, with all the budgets that it answers, and the fastest of its files.
+    """Print each exported network once, with all budgets it stands for and the fastest of its files.
 
-    One that is not exported yet has neither files nor a card: the command that writes them is named.
+    A network that is not exported yet has neither files nor a card; the command that writes them is printed.
     """
     rows, roles = dict[str, RacedNetwork](), dict[str, dict[str, list[str]]]()
     for outcome in found.outcomes:
         for row in outcome.exported:
             rows.setdefault(row.name, row)
-            role = "handed out" if row.name == outcome.name else "best searched"
+            role = "chosen" if row.name == outcome.name else "best of the search"
             roles.setdefault(row.name, {}).setdefault(role, []).append(str(outcome.budget))
     for name, row in rows.items():
         place = folder / "networks" / name
@@ -87,7 +89,7 @@ def _print_networks(found: Outcomes, folder: Path) -> None:
 
 
 def _as_certified(setting: Setting) -> str:
-    """Return the options that time an export at the batch, and with the threads, of the run."""
+    """Return the options that time an export at the batch and with the threads of the run."""
     threads = setting.device.processors if setting.device.kind == "cpu" else None
     return f" --batch {setting.batch}" + (f" --threads {threads}" if threads and threads != cpus() else "")
 
@@ -102,14 +104,14 @@ def _fastest(exports: Exports, row: RacedNetwork, setting: Setting) -> str:
     told = f"fastest: {next(reversed(form.files))} in {served.runtime}, {ms:.4f} ms/image at batch {serving.batch} when exported"
     if row.ms_per_image and not row.too_noisy:
         word = "estimated" if setting.estimate else "certified"
-        told += f", {ms / row.ms_per_image:.2f}x of the {row.ms_per_image:.4f} {word} in {setting.runtime}"
+        told += f", {ms / row.ms_per_image:.2f}x the {row.ms_per_image:.4f} {word} in {setting.runtime}"
     if (served.spread or 0.0) > TOO_NOISY:
         told += f", {noise(served.spread or 0.0)}"
     return told if form.accuracy is None else f"{told}; {percent(form.accuracy)} on test images"
 
 
 def _latencies(found: Outcomes) -> str:
-    """Return what the column of latencies tells."""
+    """Return a sentence about the column of latencies."""
     how = "Estimated" if found.setting.estimate else "Measured"
     served = f"{found.setting.runtime} at batch {found.setting.batch}"
     return f"{how} in {served}, in turn with the MasterNet, as multiples of its {found.masternet_ms_per_image:.4f} ms/image."
@@ -119,7 +121,7 @@ def _row(row: Outcome, unlearnt: bool) -> list[str]:
     if row.searched:
         rival = f"{row.known.design}\n{_test(row.known)}" if row.known else "no known design"
     else:
-        rival = f"best searched\n{_test(row.best_searched)}" if row.best_searched else "no network\nof the search"
+        rival = f"best found\n{_test(row.best_searched)}" if row.best_searched else "none of the\nsearch"
     return [
         row.name,
         _budget(row.budget) + (f"\n{row.budget_ms_per_image:.4f}" if row.budget.relative else ""),
@@ -143,7 +145,7 @@ def _ms(ms: float | None, interval: float | None) -> str:
 
 
 def _budget(budget: Budget) -> str:
-    """Return a budget for a narrow column: one per image without its unit, which is that of the next column."""
+    """Return a budget for a narrow column; one per image has no unit, as it is that of the next column."""
     return f"{budget.amount:.4g}" if budget.unit == "ms/image" else str(budget)
 
 

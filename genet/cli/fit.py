@@ -24,8 +24,8 @@ def run(arguments: argparse.Namespace) -> Answer:
         audit = additivity(finished_trials(job))
     if audit:
         print(
-            f"{audit.paired_trials} paired trials differ by {100 * audit.interaction:.2f} points from the sum of their parts, "
-            f"which is {100 * audit.effect:.2f} (root mean square)"
+            f"{audit.paired_trials} paired trials: their effects differ by {100 * audit.interaction:.2f} points from the "
+            f"sums of the two single effects, which are {100 * audit.effect:.2f} points (both root mean square)"
         )
     return {**regression.model_dump(mode="json"), "additivity": audit.model_dump(mode="json") if audit else None}
 
@@ -40,8 +40,8 @@ def _print_gradients(regression: Regression) -> None:
         ]
         for g in regression.gradients
     ]
-    table(["super-block", "block type", "at own size", "the next block", "doubled width", "trials"], rows)
-    print("points of accuracy, with standard errors")
+    table(["super-block", "block type", "at own size", "one more block", "doubled width", "trials"], rows)
+    print("in points of accuracy, ± one standard error")
 
 
 def _print_quality(regression: Regression) -> None:
@@ -55,6 +55,6 @@ def _print_quality(regression: Regression) -> None:
         ]
         for quality in regression.quality
     ]
-    table(["super-block", "trials", "error on left-out trials, points", "Kendall", "largest leverage"], rows)
+    table(["super-block", "trials", "left-out error, points", "Kendall", "largest leverage"], rows)
     errors = ", ".join(f"{name} {100 * error:.2f}" for name, error in regression.left_out_errors.items())
-    print(f"model {regression.model}; error on trials left out one at a time, points: {errors}")
+    print(f"model {regression.model}; error on trials left out one at a time, in points: {errors}")

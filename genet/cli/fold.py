@@ -23,7 +23,7 @@ from genet.studies.figures import draw_folds
 from genet.studies.fold import Folding, compare, fold
 from genet.training.loop import Execution
 
-HEAD = ["network", "FLOPs", "traffic", "FLOP/byte", "images/s", "times as fast", "utilization"]
+HEAD = ["network", "FLOPs", "traffic", "FLOP/byte", "images/s", "speed", "utilization"]
 
 
 def run(arguments: argparse.Namespace) -> Answer:
@@ -31,15 +31,21 @@ def run(arguments: argparse.Namespace) -> Answer:
     f, batch = arguments.images_per_fold, arguments.batch
     faults = []
     if f < 2:
-        faults.append(f"--images-per-fold must be the number of images that become one, from 2 on, such as 4 (got {f})")
+        faults.append(f"--images-per-fold: got {f}, expected at least 2, such as 4")
     if batch % f:
         faults.append(
-            f"--images-per-fold must divide the batch (got {f} for a batch of {batch}); try --batch {math.ceil(batch / f) * f}"
+            f"--images-per-fold: got {f} for a batch of {batch}, expected a divisor of the batch; try --batch "
+            f"{math.ceil(batch / f) * f}"
         )
     if bool(arguments.recipe) != bool(arguments.into) or (arguments.recipe and len(arguments.networks) != 1):
-        faults.append("--recipe must go with --into FOLDER and one network: it is trained as it is, and folded")
+        faults.append(
+            "--recipe and --into: got one alone or several networks, expected both with one network, which is trained "
+            "unfolded and folded"
+        )
     if arguments.recipe and arguments.device.startswith("estimate:"):
-        faults.append(f"--recipe must train on a device that is here (got {arguments.device}); fold and train apart")
+        faults.append(
+            f"--recipe: got --device {arguments.device}, expected a device of this machine; fold and train in two commands"
+        )
     if faults:
         raise SpecError(faults)
     structures = [structure_named(name, arguments.size, arguments.example) for name in arguments.networks]
@@ -47,7 +53,10 @@ def run(arguments: argparse.Namespace) -> Answer:
     recipe = recipe_with(arguments.recipe, arguments.data, device) if arguments.recipe else None
     if recipe and recipe.train.batch % f:
         raise SpecError(
-            [f"--images-per-fold must divide the recipe's train.batch (got {f} for {recipe.train.batch}); change one of them"]
+            [
+                f"--images-per-fold: got {f} for train.batch {recipe.train.batch} of the recipe, expected a divisor of it; "
+                "change one of them"
+            ]
         )
     folded = fold(structures[0], f) if recipe else None
     trained = {"accuracy": _trained(structures[0], folded, recipe, arguments)} if recipe and folded else {}
@@ -71,7 +80,7 @@ def _measured(structures: list[ModelSpec], arguments: argparse.Namespace) -> tup
     roof, product = measure_roof(meter)
     found: list[Folding] = []
     failed: dict[str, str] = {}
-    with progress().track("networks, each as it is and folded", len(structures)) as tracker:
+    with progress().track("networks, unfolded and folded", len(structures)) as tracker:
         for structure in structures:
             try:
                 found.append(compare(structure, arguments.images_per_fold, meter, product, roof.ratio))
@@ -83,8 +92,8 @@ def _measured(structures: list[ModelSpec], arguments: argparse.Namespace) -> tup
     if found:
         table(HEAD, [_row(one) for one in found])
         ideal = math.sqrt(arguments.images_per_fold)
-        grown = f"traffic falls to {1 / ideal:.2f} and FLOP/byte rises to {ideal:.2f} times"
-        print(f"FLOPs, traffic and speed are after over before; where activations are all that moves, {grown}")
+        grown = f"traffic would be {1 / ideal:.2f} and FLOP/byte {ideal:.2f} times as much"
+        print(f"FLOPs, traffic and speed are ratios, folded over unfolded; if only activations moved, {grown}")
     for name, why in failed.items():
         print(f"  {name} is left out: {why}")
     setting = meter.setting
@@ -137,6 +146,6 @@ def _trained(structure: ModelSpec, folded: ModelSpec, recipe: TrainingRecipe, ar
         accuracies[name] = trained.test_accuracy
         print(f"{folder}: test accuracy {percent(trained.test_accuracy)}")
     inside = arguments.into / "folded"
-    print("in Python, for images as they are (from genet.models.folded import Folded):")
+    print("in Python, for unfolded images (from genet.models.folded import Folded):")
     print(f"  logits = Folded(genet.load({str(inside)!r}), {arguments.images_per_fold})(images)")
     return accuracies

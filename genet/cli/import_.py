@@ -51,13 +51,16 @@ def run(arguments: argparse.Namespace) -> Answer:
     print(f"{folder}: {found.network}, {weights}")
     if found.module is not None and not random and not found.labels:
         file = folder / LABELS_FILE
-        print(f"  its classes have no names: write them into {file}, a line for each logit, or logits stand for folders by name")
+        print(
+            "  its classes have no names, so logits stand for the class folders in order of name; to name them, write "
+            f"{file}, a line per logit"
+        )
     if found.module is not None and (remark := baked(found.module)):
         print(f"  {remark}")
     usual = preprocessing_at(found.network.input.channels, found.network.input.resolution)
     if found.preprocessing not in (None, usual):
         print(
-            f"  its accuracy may differ: images were prepared for it by {_preprocessing_in_words(found.preprocessing)}, "
-            f"and are prepared here by {_preprocessing_in_words(usual)}"
+            "  its accuracy may differ: it was trained on images prepared by "
+            f"{_preprocessing_in_words(found.preprocessing)}, but genet prepares them by {_preprocessing_in_words(usual)}"
         )
     return {"folder": str(folder), "network": str(found.network), "weights": found.module is not None}

@@ -1,4 +1,4 @@
-"""`genet init`: a commented recipe and search space to start from, for images that it looks at."""
+"""`genet init`: a commented recipe and search space to start from, chosen to suit a folder of images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from genet.training.inventory import take_stock
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Write a commented recipe and search space, named after the file as far as its name is legal."""
+    """Write a commented recipe and search space, named after the file (in legal characters)."""
     recipe: Path = arguments.file
     name = legal_name(recipe.stem)
     space = recipe.parent / f"{name}-space.yaml"
@@ -56,7 +56,7 @@ def _filled(template: Path, words: Mapping[str, str], values: Mapping[str, str])
 
 
 def _choices(arguments: argparse.Namespace, recipe: Path) -> list[RecipeChoice]:
-    """Return what is chosen: what the command line says of serving, and what suits the images, if they are given."""
+    """Return the choices: how it will be served, by the command line, and what suits the images, if they are given."""
     given = {name: value for name in ("runtime", "batch", "threads") if (value := getattr(arguments, name))}
     measure, budgets = checked_measure(given), checked_budgets(arguments.budget or ())
     served = _serving_choice(measure, [*given])

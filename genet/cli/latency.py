@@ -25,7 +25,7 @@ from genet.names import quoted
 from genet.report.latency_figures import draw_curves
 
 MOST_LAYERS = 40  # number of rows printed; --json has all
-USUAL = "digits"  # the space whose MasterNet is timed against itself if nothing is named
+USUAL = "digits"  # the space whose MasterNet is timed against itself if no network is named
 
 
 def run(arguments: argparse.Namespace) -> Answer:
@@ -37,11 +37,13 @@ def run(arguments: argparse.Namespace) -> Answer:
         if not (folder / EVIDENCE_FILE).exists():
             raise SpecError(
                 [
-                    f"{files[0]}: got a file from elsewhere, expected one in the folder of an export by genet; import the "
-                    "function that builds its network (genet import --help) and time that"
+                    f"{files[0]}: got a file from elsewhere, expected one in the folder of a genet export; import the function "
+                    "that builds its network (genet import --help) and time that"
                 ]
             )
-        raise SpecError([f"an exported file must be timed with its folder, genet latency {quoted(folder)} (got {files[0]})"])
+        raise SpecError(
+            [f"{files[0]}: got one file of an export, expected its folder; genet latency {quoted(folder)} times all its formats"]
+        )
     places = (place for name in names if "|" not in name for place in (Path(name), Path(name) / "export"))
     exported = [place for place in places if (place / EVIDENCE_FILE).exists()]
     if exported and not (arguments.sweep or arguments.repeatability or arguments.device.startswith("estimate:")):
@@ -50,11 +52,16 @@ def run(arguments: argparse.Namespace) -> Answer:
     if arguments.repeatability:
         return _repeatability(names, meter, arguments.size)
     if not names:
-        raise SpecError(["genet latency must be told what to time, such as timm:resnet50 or 'BL k3 c64 r0.25 @14' (got nothing)"])
+        raise SpecError(
+            [
+                "genet latency: got nothing to time, expected a network or a block; name one, such as timm:resnet50 or 'BL "
+                "k3 c64 r0.25 @14'"
+            ]
+        )
     if arguments.sweep:
         return _sweep(names, arguments)
     if arguments.plot:
-        raise SpecError(["--plot must go with --sweep, which is what is drawn (got none)"])
+        raise SpecError(["--plot: got no --sweep, expected one to draw; give --sweep or leave --plot out"])
     workloads = [read_workload(name, arguments.size) for name in names]
     reports = [_report(workload, meter) for workload in workloads]
     answers = [_answer(report) for report in reports]
@@ -70,13 +77,13 @@ def _time_exports(folders: Sequence[Path], arguments: argparse.Namespace) -> Ans
     if given or len(folders) < len(names):
         raise SpecError(
             [
-                f"an export's formats must be timed as they are, without other networks (got {', '.join(given or names)}); "
-                f"genet latency {quoted(folders[0] / NETWORK_FILE)} takes everything"
+                f"timing the formats of an export failed: got {', '.join(given or names)}, expected neither other networks nor "
+                f"such options; genet latency {quoted(folders[0] / NETWORK_FILE)} times its network with any option"
             ]
         )
     device, answers = open_device(arguments.device), {}
     for folder in folders:
-        with progress().track("formats, each in some rounds", ROUNDS_APART * len(RUNTIMES)) as tracker:
+        with progress().track("timing the formats", ROUNDS_APART * len(RUNTIMES)) as tracker:
             with current(device, arguments.threads):
                 found = time_formats(folder, device, arguments.batch, tracker)
             tracker.end_here()
@@ -102,15 +109,18 @@ def _report(workload: Workload, meter: Meter) -> LatencyReport:
             report = report_latency(workload, meter, tracker)
     how = "estimated, not measured" if report.setting.estimate else f"repeats spread by {report.spread:.1%}"
     if report.spread > TOO_NOISY:
-        how = f"{noise(report.spread)}: other work disturbs this machine, so take what follows for a hint"
+        how = f"{noise(report.spread)}: other work disturbs this machine, so the figures below are only a hint"
     print(f"{report.name}\n  {report.setting}\n  {how}")
     image = f"{with_interval(report.ms_per_image)} ms per image"
     print(f"  {with_interval(report.ms)} ms per batch, {image}; {report.ops} kernels")
     if report.bound and report.device_ms:
         waits = "the host, which launches them" if report.bound == "host" else "the device"
-        print(f"  its kernels alone take {with_interval(report.device_ms)} ms: it waits for {waits}")
+        print(f"  its kernels alone take {with_interval(report.device_ms)} ms: the bottleneck is {waits}")
     if report.tail_ms is not None:
-        print(f"  {report.tail_ms / (report.device_ms or report.ms):.1%} of it is lost in last waves, by the wave model")
+        print(
+            f"  {report.tail_ms / (report.device_ms or report.ms):.1%} of it is lost in the last waves of kernels, by the "
+            "wave model"
+        )
     _print_layers(report)
     return report
 
@@ -133,11 +143,13 @@ def _print_layers(report: LatencyReport) -> None:
     if not rows:
         return
     ms_heading = "ms" if report.setting.runtime in ("eager", report.layers_runtime) else f"ms in {report.layers_runtime} mode"
-    table(["layer", "kind", ms_heading, "share", "waves", "lost in the last, ms"], rows)
+    table(["layer", "kind", ms_heading, "share", "waves", "lost in the last wave, ms"], rows)
     left = sum(layer.ms for layer in report.layers if layer not in slowest)
     if left:
-        print(f"  the {MOST_LAYERS} slowest of {len(report.layers)} layers; the others have {left / total:.1%}, --json has all")
-    print(f"  layers by themselves take {with_interval(total)} ms together, {total / report.ms:.0%} of the whole")
+        print(
+            f"  the {MOST_LAYERS} slowest of {len(report.layers)} layers; the others take {left / total:.1%} (--json lists all)"
+        )
+    print(f"  the layers timed one by one take {with_interval(total)} ms in all, {total / report.ms:.0%} of the whole network")
 
 
 def _answer(report: LatencyReport) -> Answer:
@@ -192,19 +204,20 @@ def _cell(curve: Curve, place: int, images: int) -> str:
 def _repeatability(names: Sequence[str], meter: Meter, size: int | None) -> Answer:
     if meter.setting.estimate:
         raise EvidenceError(
-            "--repeatability must be of a device that is here: an estimate always gives the same (got an estimate)"
+            "--repeatability: got an estimate, which is always the same, expected a device of this machine; change --device"
         )
     usual = read_space(USUAL)
     workloads = [read_workload(name, size) for name in names] or [network_workload(usual.masternet(max(usual.input.resolutions)))]
     found: list[Repeatability] = []
     for workload in workloads:
-        with progress().track("the same network against itself", 1) as tracker:
+        with progress().track("timing the network against itself", 1) as tracker:
             found.append(repeatability(workload, meter))
             tracker.advance()
         print(f"{workload.name}\n  {meter.setting}\n  {with_interval(found[-1].ms)} ms per batch")
         print(
-            f"  two timings of it in turn differ by up to {found[-1].in_turn:.2%}, two made apart by up to {found[-1].apart:.2%}"
+            f"  95 of 100 pairs of timings differ by at most {found[-1].in_turn:.2%} if taken in turn, "
+            f"{found[-1].apart:.2%} if taken apart;"
         )
-        print("  (95 of 100 pairs); a smaller difference between two networks cannot be told on this machine as it is now")
+        print("  a smaller difference between two networks cannot be seen on this machine in its present state")
     answers = [{"device": meter.setting.device.name, "estimate": meter.setting.estimate, **one.model_dump()} for one in found]
     return answers[0] if len(answers) == 1 else {"networks": answers}

@@ -1,4 +1,4 @@
-"""`genet latency diff`: what moved between two evidence files, as after an update of a driver or of torch."""
+"""`genet latency diff`: what changed between two evidence files, such as after an update of a driver or of torch."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ def _print_difference(found: Difference) -> None:
         print(f"  {name}: {before} -> {after}")
     moved = [row for row in found.rows if abs(math.log(row.after_ms / row.before_ms)) > found.floor]
     print(
-        f"  {len(found.rows)} rows in both, {len(moved)} moved by more than the {found.floor:.1%} that noise explains, "
-        f"median {_median_change(found):+.1%}; {found.only_before} rows in the first alone, {found.only_after} in the second"
+        f"  {len(found.rows)} rows in both: {len(moved)} changed by more than the {found.floor:.1%} that noise "
+        f"explains, median change {_median_change(found):+.1%}; {found.only_before} rows only in the first, "
+        f"{found.only_after} only in the second"
     )
     if moved:
         rows = [
             [row.name, with_interval(row.before_ms), with_interval(row.after_ms), f"{row.change:+.1%}"]
             for row in moved[:MOST_ROWS]
         ]
-        table(["most moved", "ms before", "ms after", "change"], rows)
+        table(["largest changes", "ms before", "ms after", "change"], rows)
 
 
 def _median_change(found: Difference) -> float:

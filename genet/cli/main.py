@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         code = 0
     if code in (0, NONE_MET) and (fault := output_fault()):
-        rule = "room for what is printed; the work is done, and the same command with another output prints it again"
+        rule = "room for the output; the work is done, so give the same command again with another output"
         print(f"standard output: got {fault!r}, expected {rule}", file=sys.stderr)
         return 2
     return code
@@ -50,10 +50,10 @@ def _run(argv: Sequence[str]) -> int:
         return NONE_MET if answer.get("met") is False else 0
     except KeyboardInterrupt:
         again = "the same command without --new-run" if getattr(arguments, "new_run", False) else "the same command"
-        print(f"interrupted; {again} goes on where it was", file=sys.stderr)
+        print(f"interrupted; {again} resumes the work", file=sys.stderr)
         return 130
     except Terminated:
-        print("terminated; the same command goes on where it was", file=sys.stderr)
+        print("terminated; the same command resumes the work", file=sys.stderr)
         return 128 + signal.SIGTERM
     except (GenetError, OSError) as fault:
         if arguments.debug or (isinstance(fault, OSError) and fault.filename is None):
@@ -61,7 +61,7 @@ def _run(argv: Sequence[str]) -> int:
             raise
         lines = fault.args
         if isinstance(fault, OSError):
-            lines = (f"{fault.filename}: cannot be used ({fault.strerror}); name another, or change its rights",)
+            lines = (f"{fault.filename}: cannot be used ({fault.strerror}); name another, or change its permissions",)
         for line in lines:
             print(visible(str(line)), file=sys.stderr)
         if arguments.json:

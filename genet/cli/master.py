@@ -48,9 +48,9 @@ def _print_status(job: RunContext) -> Answer:
     if trained:
         print(f"the MasterNet is trained: {percent(trained.nas_accuracy)} on the images held out for the search")
     elif is_locked(job.folder.path):
-        print("the MasterNet is not trained yet; a process is at work in the folder")
+        print("the MasterNet is not trained yet; a process is working in the folder")
     else:
-        print("the MasterNet is not trained yet; `genet master RUN` goes on")
+        print("the MasterNet is not trained yet; `genet master RUN` trains it")
     return {
         "tournament": found.model_dump(mode="json") if found else None,
         "standings": [each.model_dump(mode="json") for each in standings],

@@ -1,4 +1,4 @@
-"""Shared code of the commands that measure latency: their options for measuring, and the journals that they name."""
+"""Shared code of the commands that measure latency: their options for measuring, and their journals."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ def calibrated(meter: Meter, calibrations: list[str]) -> Meter:
     if not calibrations:
         return meter
     if not isinstance(meter, EstimateMeter):
-        raise EvidenceError("--calibrate must go with --device estimate:GPU: a device that is here is measured as it is")
+        raise EvidenceError(
+            "--calibrate: got a device of this machine, which is measured, expected --device estimate:GPU; leave one of them out"
+        )
     files = [text for text in calibrations if Path(text).is_file()]
     if len(files) > 1:
-        raise SpecError([f"--calibrate must name one evidence file at most (got {', '.join(files)})"])
+        raise SpecError([f"--calibrate: got {', '.join(files)}, expected at most one evidence file; leave the others out"])
     corrected = meter
     for file in files:
         evidence = read_evidence(Path(file), meter.wanted.model_copy(update={"runtime": "auto"}))
@@ -56,5 +58,5 @@ def _calibration(text: str) -> tuple[Workload, float]:
     except ValueError:
         known_ms = math.nan
     if not name or not 0 < known_ms < math.inf:
-        raise SpecError([f"--calibrate must be NETWORK=MS such as timm:resnet50=31.5, or an evidence file (got {text!r})"])
+        raise SpecError([f"--calibrate: got {text!r}, expected NETWORK=MS such as timm:resnet50=31.5, or an evidence file"])
     return read_workload(name), known_ms

@@ -17,8 +17,8 @@ from genet.cli.parser_studies import add_studies
 WIDTH = 80
 PURPOSE = "Designs convolutional networks for your device and your latency budget."
 EXITS = (
-    "exit codes: 0 done; 2 refused or failed, with the reason in a line; 3 no budget can be met, or none could be "
-    "certified for noise, as a line tells; 130 interrupted, 143 terminated: the same command resumes the work"
+    "exit codes: 0 done; 2 refused or failed, and the reason is printed; 3 no budget is met: the smallest "
+    "possible one is printed, or that noise prevented a certificate; 130 interrupted, 143 terminated: the same command resumes the work"
 )
 GROUPS = {
     "design a network": add_design_commands,
@@ -54,12 +54,12 @@ class CommandsParser(Parser):
     command = ""
 
     def error(self, message: str) -> NoReturn:
-        """Exit with status 2, an error message, and the commands or options that are nearest to those misspelt."""
+        """Exit with status 2, an error message, and the nearest commands or options to those misspelt."""
         from genet.config.faults import did_you_mean  # loads pydantic
 
         if unknown := re.search(r"invalid choice: '(.*?)'", message):
             super().error(
-                f"{unknown[1]} is no command{did_you_mean(unknown[1], [*self.commands]) or '; genet --help lists them'}"
+                f"{unknown[1]} is not a command{did_you_mean(unknown[1], [*self.commands]) or '; genet --help lists them'}"
             )
         known = re.findall(r"--[\w-]+", self.commands[self.command].format_usage()) if self.command in self.commands else []
         misspelt = [word for word in re.split(r"[ =]", message) if word.startswith("--") and word not in RENAMED]
@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--version", action="version", version=f"genet {__version__}")
     common = Parser(add_help=False)
     common.add_argument("--json", action="store_true", help="print one JSON line at the end")
-    common.add_argument("--debug", action="store_true", help="show the traceback of a fault")
+    common.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = found.add_subparsers(metavar="COMMAND", required=True, help=argparse.SUPPRESS, prog="genet", parser_class=Parser)
     found.commands = commands.choices
     listed = [PURPOSE]

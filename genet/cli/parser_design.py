@@ -12,7 +12,7 @@ def add_design_commands(add: Add) -> None:
     """Add the commands, in the order in which one needs them."""
     init = add("init", "write a commented search space and recipe to start from")
     init.add_argument("file", type=Path, help="the recipe to write, such as my.yaml")
-    init.add_argument("--data", metavar="FOLDER", help="the folder of the images: recipe and space are chosen to suit them")
+    init.add_argument("--data", metavar="FOLDER", help="folder of images; recipe and space are chosen to suit them")
     _add_served(init)
 
     check = add("check", "check a recipe, a search space or a network, and show its cost")
@@ -22,13 +22,13 @@ def add_design_commands(add: Add) -> None:
 
     _add_run(add)
     _add_step(add, "profile", "measure the latency of every block on offer and find the staircases")
-    master = _add_step(add, "master", "train the MasterNet; if the space names several designs, find it among them before")
+    master = _add_step(add, "master", "train the MasterNet; if the space names several designs, first find it among them")
     add_workers(master)
-    trials = _add_step(add, "distill", "run the trials: fine-tunes of perturbed networks")
+    trials = _add_step(add, "distill", "run the trials: fine-tune perturbed networks")
     for step in (master, trials):
         step.add_argument("--status", action="store_true", help="show the progress so far, from any terminal")
     trials.add_argument("--extra", type=positive, metavar="N", help="run the N trials that genet select --suggest N suggests")
-    trials.add_argument("--retry", action="store_true", help="run failed trials again too, if their loss was finite")
+    trials.add_argument("--retry", action="store_true", help="also run failed trials again, if their loss was finite")
     add_runner(trials)
 
     fit = _add_step(add, "fit", "fit the effects of each super-block's depth, width and type to the trials")
@@ -54,20 +54,20 @@ def _add_run(add: Add) -> None:
     whole.add_argument("--new-run", action="store_true", help="start over in a new folder")
     whole.add_argument("--run", metavar="FOLDER", type=Path, help="the run folder (default: runs/NAME)")
     whole.add_argument(
-        "--remeasure", action="store_true", help="measure anew if threads, runtime or device are others than the run's"
+        "--remeasure", action="store_true", help="measure again if threads, runtime or device differ from the run's"
     )
     _add_recipe_values(whole)
     add_runner(whole)
 
 
 def _add_recipe_values(command: argparse.ArgumentParser) -> None:
-    """Add the options for other values than a recipe's, as if they stood in its file."""
+    """Add the options that replace values of a recipe, as if they were in its file."""
     command.add_argument("--data", metavar="FOLDER", help="the folder of the images")
     command.add_argument(
         "--set",
         action="append",
         metavar="KEY=VALUE",
-        help="another value of the recipe, in YAML: train.epochs=5, as if it stood in the file",
+        help="a value of the recipe, in YAML, as if it were in the file: train.epochs=5",
     )
     _add_served(command)
     command.add_argument("--device", help="auto, cpu, cuda, cuda:N, or estimate:GPU for a GPU that this machine lacks")
@@ -80,11 +80,11 @@ def _add_served(command: argparse.ArgumentParser) -> None:
         "--budget",
         action="append",
         metavar="B",
-        help="5ms per batch, 0.2ms/image, or 0.5x of the MasterNet's latency; may be given several times",
+        help="5ms per batch, 0.2ms/image, or 0.5x the MasterNet's latency; may be repeated",
     )
     command.add_argument("--runtime", help="the runtime that serves: eager, cudagraph, compile, onnxruntime, tensorrt")
     command.add_argument("--batch", metavar="N", help="images per batch when serving")
-    command.add_argument("--threads", metavar="N", help="threads of a CPU when serving")
+    command.add_argument("--threads", metavar="N", help="CPU threads when serving")
 
 
 def _add_step(add: Add, name: str, text: str) -> argparse.ArgumentParser:
@@ -100,7 +100,7 @@ def _add_select(add: Add) -> None:
         "--budget",
         action="append",
         metavar="B",
-        help="5ms per batch, 0.2ms/image or 0.5x of the MasterNet's; answered from the files on disk, nothing is written",
+        help="5ms per batch, 0.2ms/image or 0.5x the MasterNet's; answered from the files on disk, nothing is written",
     )
     select.add_argument(
         "--suggest", metavar="N", type=positive, help="select, and name the N trials that would make the choice more certain"

@@ -8,7 +8,7 @@ from genet.cli.options import NETWORK, Add, add_measure, positive
 
 
 def add_measuring_commands(add: Add) -> None:
-    """Add the commands that time, and read what was timed."""
+    """Add the commands that time networks, and those that read timings."""
     latency = add("latency", "measure or estimate a network's latency, whole and per layer")
     latency.add_argument("networks", nargs="*", metavar="NETWORK", help=NETWORK)
     latency.add_argument("--size", type=positive, metavar="PIXELS", help="resolution (default: the network's own)")
@@ -24,9 +24,9 @@ def add_measuring_commands(add: Add) -> None:
         "--calibrate",
         action="append",
         metavar="NETWORK=MS",
-        help="for an estimate: a network's measured ms per batch; or a latency.jsonl of that GPU",
+        help="for an estimate: a network's measured ms per batch, or a latency.jsonl of that GPU",
     )
-    change = add("latency diff", "compare two evidence files: what moved, and what differs in their settings")
+    change = add("latency diff", "compare two evidence files: which latencies changed, and how their settings differ")
     change.add_argument("files", nargs=2, metavar="EVIDENCE", type=Path, help="a latency.jsonl, as in a run folder")
 
     stairs = add("staircase", "find the widths at the edges of a device's latency staircase")
@@ -39,4 +39,4 @@ def add_measuring_commands(add: Add) -> None:
     stairs.add_argument("--evidence", metavar="FILE", type=Path, help="a journal that keeps the measurements, for later runs")
     for command in (latency, stairs):
         add_measure(command)
-        command.add_argument("--plot", metavar="FILE", type=Path, help="draw it as SVG")
+        command.add_argument("--plot", metavar="FILE", type=Path, help="draw the result as SVG")

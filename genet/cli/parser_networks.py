@@ -1,4 +1,4 @@
-"""The commands for a network that there is already."""
+"""The commands for an existing network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def add_network_commands(add: Add) -> None:
     align = add_align(add)
     add_reading(align)
     add_measure(align)
-    align.set_defaults(device=None, runtime=None, dtype=None, memory_format=None, batch=None)  # a run may give others
+    align.set_defaults(device=None, runtime=None, dtype=None, memory_format=None, batch=None)  # a run may set others
     train = add("train", "train the selected networks of a run from scratch, or any network by a recipe")
     train.add_argument("what", help="a run folder; or with --recipe a network file, name or notation")
     train.add_argument("--network", metavar="NAME", help="for a run: train only this one of the selected networks")
@@ -27,7 +27,7 @@ def add_network_commands(add: Add) -> None:
     train.add_argument("--data", metavar="FOLDER", help="the folder of the images")
     train.add_argument("--device", help="auto, cpu, cuda or cuda:N")
 
-    export = add("export", "write trained networks for other runtimes, each loaded again and compared")
+    export = add("export", "export trained networks for other runtimes; each file is loaded again and compared")
     export.add_argument("what", type=Path, metavar="RUN|FOLDER", help="a run folder, or the folder of one trained network")
     export.add_argument("--network", metavar="NAME", help="for a run: export only this one of its networks")
     export.add_argument(
@@ -37,7 +37,7 @@ def add_network_commands(add: Add) -> None:
         help="safetensors, timm, onnx, onnx-fp16, onnx-int8, pt2, genet-string; a named format must succeed "
         "(default: all that do)",
     )
-    export.add_argument("--data", metavar="FOLDER", help="images to calibrate and test on; for a run: its own, if moved")
+    export.add_argument("--data", metavar="FOLDER", help="images to calibrate and test on; for a run: where its images are now")
 
     evaluate = add("eval", "measure the accuracy of an exported network or of a timm model on test images")
     evaluate.add_argument("what", metavar="NETWORK", help="a network's folder, a .onnx or .pt2 file, or timm:MODEL")
@@ -51,8 +51,8 @@ def _add_import(add: Add) -> None:
     take.add_argument(
         "what",
         metavar="NETWORK",
-        help="timm:MODEL, a folder of timm's or genet's, MODULE:FUNCTION that builds one (and loads its checkpoint) or "
-        "MODULE:BYOMODELCFG, a GENet string",
+        help="timm:MODEL, a folder saved by timm or genet, MODULE:FUNCTION that builds the network (and loads its "
+        "checkpoint), MODULE:BYOMODELCFG, or a GENet string",
     )
     take.add_argument("--into", required=True, metavar="FOLDER", type=Path, help="folder for its network.yaml and weights")
     take.add_argument(
@@ -62,12 +62,14 @@ def _add_import(add: Add) -> None:
         default=224,
         help="resolution of images for MODULE:FUNCTION, MODULE:BYOMODELCFG or a GENet string (default: 224)",
     )
-    take.add_argument("--classes", type=positive, metavar="N", default=1000, help="classes of the same (default: 1000)")
-    take.add_argument("--channels", type=positive, metavar="N", default=3, help="channels, but for a GENet string (default: 3)")
+    take.add_argument("--classes", type=positive, metavar="N", default=1000, help="number of classes for these (default: 1000)")
+    take.add_argument(
+        "--channels", type=positive, metavar="N", default=3, help="image channels, except for a GENet string (default: 3)"
+    )
 
 
 def add_align(add: Add) -> argparse.ArgumentParser:
-    """Add the command with its own options; those of how a network is read and measured are shared with other commands."""
+    """Add the command with its own options; those for reading and measuring a network are shared with other commands."""
     align = add("align", "move a network's widths to the edges of the device's latency staircase")
     align.add_argument(
         "what",
@@ -78,41 +80,42 @@ def add_align(add: Add) -> argparse.ArgumentParser:
         "--mode",
         choices=("latency", "accuracy"),
         default="latency",
-        help="latency: faster with as many parameters; accuracy: more parameters as fast (default: latency)",
+        help="latency: faster with as many parameters; accuracy: more parameters at the same latency (default: latency)",
     )
     align.add_argument(
         "--objective",
         choices=("paper", "importance"),
         default="paper",
-        help="paper: the fastest with as many parameters; importance: with --data and --target-ratio, the channels and residual "
-        "blocks that the loss depends on most, at that latency (default: paper)",
+        help="paper: the fastest network with as many parameters; importance: keep the channels and residual blocks that "
+        "the loss depends on most, within --target-ratio of the latency; needs --data (default: paper)",
     )
     align.add_argument(
         "--target-ratio",
         type=float,
         metavar="SHARE",
-        help="the wanted latency over the present one, such as 0.85; if it is out of the reach of the paper's objective, the "
-        "result is the fastest found",
+        help="the wanted latency as a share of the present one, such as 0.85; if the paper's objective cannot reach it, "
+        "the result is the fastest network found",
     )
     align.add_argument(
         "--param-tolerance",
         type=float,
         metavar="SHARE",
         default=TOLERANCE,
-        help=f"allowed change of the parameters (default: {TOLERANCE}); doubled until --target-ratio is met",
+        help=f"allowed relative change of the number of parameters (default: {TOLERANCE}); doubled until --target-ratio is met",
     )
     align.add_argument("--solver", choices=("greedy", "exact"), default="greedy", help="the paper's algorithm, or the optimum")
-    align.add_argument("--scale", metavar="WHAT", help="with --mode accuracy: grow width, resolution or width,resolution at once")
+    align.add_argument("--scale", metavar="WHAT", help="with --mode accuracy: grow in width, resolution or width,resolution")
     align.add_argument(
         "--pruned",
         metavar="FILE",
-        help="widths from a pruning method, 'name: mine' and 'widths: {LAYER: CHANNELS, ...}'; or a name: hrank-vgg16",
+        help="YAML file with the widths of a pruning method, as 'name: mine' and 'widths: {LAYER: CHANNELS, ...}'; or "
+        "hrank-vgg16",
     )
     align.add_argument(
         "--criterion",
         choices=("l1", "l2", "rank", "taylor"),
         default="l1",
-        help="score of the channels to keep in a cut (default: l1; with --objective importance: taylor)",
+        help="how channels are scored when some are cut (default: l1; with --objective importance: taylor)",
     )
     align.add_argument(
         "--include", action="append", metavar="PATTERN", help="move only layers or modules with such names, as in 'layer3.*'"
@@ -121,12 +124,12 @@ def add_align(add: Add) -> argparse.ArgumentParser:
     align.add_argument(
         "--data",
         metavar="FOLDER",
-        help="images, or digits: for the accuracy before and after, and to train on or for importance and ranks to look at",
+        help="images, or digits: to test accuracy before and after, to train on, and to compute importance and ranks",
     )
     align.add_argument("--untrained", action="store_true", help="write fresh weights if there are no trained ones")
     align.add_argument("--into", metavar="FOLDER", type=Path, help="folder for the network with the new widths")
     align.add_argument(
-        "--recipe", metavar="R", help="with --into: train it on by this file or recipe of genet, on --data if given"
+        "--recipe", metavar="R", help="with --into: train the result further with this recipe (file or name), on --data if given"
     )
     align.add_argument(
         "--evidence", metavar="FILE", type=Path, help="the journal of measurements (default: runs/align/latency.jsonl)"

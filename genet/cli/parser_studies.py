@@ -17,9 +17,11 @@ def add_studies(add: Add) -> None:
 
 def _add_survey(add: Add) -> None:
     survey = add("survey", "measure how well networks use a device, and find those that no other beats")
-    survey.add_argument("networks", nargs="*", metavar="NETWORK", help=f"{NETWORK}, timm's by a pattern too: 'timm:resnet*'")
+    survey.add_argument("networks", nargs="*", metavar="NETWORK", help=f"{NETWORK}, or a pattern of those: 'timm:resnet*'")
     survey.add_argument("--preset", choices=("paper",), help="the networks of the utilization paper's survey")
-    survey.add_argument("--from", dest="csv_from", metavar="CSV", type=Path, help="a survey made before, or by someone else")
+    survey.add_argument(
+        "--from", dest="csv_from", metavar="CSV", type=Path, help="read a survey from this table instead of measuring"
+    )
     survey.add_argument("--peak", type=float, metavar="TFLOPS", help="for --from: the device's peak")
     survey.add_argument(
         "--accuracy", metavar="CSV", type=Path, help="columns model and top1_percent, or timm's own results-imagenet.csv"
@@ -28,7 +30,7 @@ def _add_survey(add: Add) -> None:
         "--size",
         type=positive,
         metavar="PIXELS",
-        help="resolution (default: the network's own; for timm's: as trained)",
+        help="resolution (default: the network's own; of a timm model: as trained)",
     )
     survey.add_argument("--largest-batch", action="store_true", help="use the largest batch that fits, not --batch")
     survey.add_argument(
@@ -43,13 +45,13 @@ def _add_survey(add: Add) -> None:
 
 
 def _add_fold(add: Add) -> None:
-    fold = add("fold", "see several images as one in a wider network, and measure the effect on throughput")
+    fold = add("fold", "stack several images as one input of a wider network, and measure the effect on throughput")
     fold.add_argument(
         "networks", nargs="+", metavar="NETWORK", help="timm:MODEL, MODULE:FUNCTION, a network's file, name or notation"
     )
-    fold.add_argument("--images-per-fold", type=positive, default=4, metavar="F", help="images that become one (default: 4)")
+    fold.add_argument("--images-per-fold", type=positive, default=4, metavar="F", help="images stacked as one (default: 4)")
     add_reading(fold)
-    fold.add_argument("--recipe", help="train one network, unfolded and folded, by this file or recipe of genet")
+    fold.add_argument("--recipe", help="train one network, unfolded and folded, with this recipe (file or name)")
     fold.add_argument("--into", metavar="FOLDER", type=Path, help="for --recipe: folder for both")
     fold.add_argument("--data", metavar="FOLDER", help="for --recipe: the folder of the images")
     fold.add_argument("--plot", metavar="FILE", type=Path, help="draw throughput and utilization before and after as SVG")
@@ -58,15 +60,15 @@ def _add_fold(add: Add) -> None:
 
 
 def _add_rank(add: Add) -> None:
-    rank = add("rank", "find the intrinsic rank of a trained network's stages, and the block types to build them of")
+    rank = add("rank", "find the intrinsic rank of a trained network's stages, and the block types that suit them")
     rank.add_argument("what", metavar="NETWORK|RUN", help="a run, for its MasterNet; a trained network's folder; or timm:MODEL")
-    rank.add_argument("--random", action="store_true", help="use fresh weights, whose rank is that of noise")
+    rank.add_argument("--random", action="store_true", help="use random weights, whose rank is that of noise")
     add_reading(rank)
     rank.add_argument("--plot", metavar="FILE", type=Path, help="draw the singular values as SVG")
 
 
 def _add_filter(add: Add) -> None:
-    study = add("filter", "test if utilization can replace accuracy in a search of a space")
+    study = add("filter", "test whether utilization can replace accuracy when a space is searched")
     study.add_argument(
         "table",
         nargs="?",
@@ -74,11 +76,11 @@ def _add_filter(add: Add) -> None:
         type=Path,
         help="every network of a space: network (as 8:16:64), top1_percent, images_per_sec, macs, train_sec[, time_sec]",
     )
-    study.add_argument("--nats", metavar="FILE", type=Path, help="NATS-Bench's size space, by its own package")
+    study.add_argument("--nats", metavar="FILE", type=Path, help="NATS-Bench's size space, read by its package")
     study.add_argument(
-        "--budget", type=float, metavar="S", help="seconds of a search (default: the time of filtering by utilization)"
+        "--budget", type=float, metavar="S", help="seconds per search (default: the time that filtering by utilization takes)"
     )
-    study.add_argument("--seeds", type=positive, metavar="N", default=9, help="seeds of every method (default: 9)")
+    study.add_argument("--seeds", type=positive, metavar="N", default=9, help="seeds per method (default: 9)")
     study.add_argument("--target", type=float, metavar="G", help="images/s that rewards are relative to (default: the median)")
     study.add_argument(
         "--weight",

@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> Answer:
     offered = [[network.superblocks[place] for place in places] for network in chosen]
     types = [[block.type if block.depth else None for block in blocks] for blocks in offered]  # None has vanished
     if arguments.random:
-        print("random weights: these are the ranks of noise, which advise nothing")
+        print("random weights: these are the ranks of noise, so they give no advice")
     _print(found, own, types, arguments.random)
     if arguments.plot:
         save_picture(arguments.plot, draw_ranks(found, f"{arguments.what}{', random weights' * arguments.random}"))
@@ -63,27 +63,27 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _with_weights(what: str, structure: ModelSpec, random: bool) -> nn.Module:
-    """Return the network with trained weights; EvidenceError if there are none and no random ones are asked for."""
+    """Return the network with trained weights; EvidenceError if there are none and random ones were not asked for."""
     if random:
         return build_structure(structure)
     weights = weights_of(what)
     if weights:
         return load_structure(structure, weights)
-    without: str | None = "no trained weights lie beside it"
+    without: str | None = "there are none beside it"
     if isinstance(structure, ExternalModel) and structure.source.startswith("timm:") and not structure.changed:
         module, without = pretrained(structure)
         if without is None:
             return module
     raise EvidenceError(
-        f"{what}: got no trained weights ({without}), expected some, since the rank of random weights means nothing; give a "
-        "folder with network.yaml and model.safetensors, or --random to rank random weights all the same"
+        f"{what}: got no trained weights ({without}), expected some, as the rank of random weights means nothing; give "
+        "a folder with network.yaml and model.safetensors, or --random to rank random weights anyway"
     )
 
 
 def _print(
     found: tuple[StageRank, ...], own: tuple[SuperBlockKind, ...], chosen: Sequence[Sequence[SuperBlockKind | None]], random: bool
 ) -> None:
-    head = ["stage", "last convolution", "matrix", f"rank at {ENERGY:.0%}", "of its channels", "noise has", "advice"]
+    head = ["stage", "last convolution", "matrix", f"rank at {ENERGY:.0%}", "share of channels", "rank of noise", "advice"]
     rows = [
         [
             str(one.stage),
@@ -97,7 +97,7 @@ def _print(
         for one in found
     ]
     if own:
-        head.append("has now")
+        head.append("type now")
         rows = [[*row, kind] for row, kind in zip(rows, own, strict=True)]
     if chosen:
         head.append("chosen")
@@ -107,4 +107,4 @@ def _print(
     advised = [(one.advice, kind) for one, kind in pairs if one.advice and kind]
     if advised:
         agreeing = sum(FITS[kind] == advice for advice, kind in advised)
-        print(f"the search chose as the ranks advise in {agreeing} of {len(advised)} super-blocks")
+        print(f"the search chose the advised type in {agreeing} of {len(advised)} super-blocks")

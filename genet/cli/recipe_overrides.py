@@ -1,4 +1,4 @@
-"""The values of a command line in place of those in a recipe's file."""
+"""The values of the command line that replace those in a recipe's file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from genet.names import check_utf8
 
 
 def recipe_overrides(arguments: argparse.Namespace) -> list[Override]:
-    """Return what the options of `genet run` and `genet check` set, but for the place of the images."""
+    """Return the values that the options of `genet run` and `genet check` set, except for the folder of the images."""
     setting = {name: value for name in ("device", "runtime", "batch", "threads") if (value := getattr(arguments, name))}
     given = read_settings(arguments.set or ()) + overrides_of_serving(arguments.budget or (), setting)
     if arguments.latency:

@@ -21,7 +21,7 @@ from genet.training.inventory import images_in
 
 
 def run(arguments: argparse.Namespace) -> Answer:
-    """Run the job, or go on with it; print the results of a finished one without torch, a device or images."""
+    """Run the job, or resume it; print the results of a finished one without torch, a device or images."""
     if Path(arguments.recipe).is_dir():
         raise _folder_error(Path(arguments.recipe))
     recipe = _recipe(arguments)
@@ -51,7 +51,7 @@ def _run_job(recipe: Recipe, folder: Path, arguments: argparse.Namespace) -> Out
 
 
 def _print_results(files: RunFolder, outcomes: Outcomes) -> Answer:
-    """Print the last table, and return it for programs."""
+    """Print the final table, and return it for programs."""
     print_outcomes(outcomes, files.path)
     print(f"\nreport: {files.report}")
     answer = {"run": str(files.path), "report": str(files.report), "shortfalls": list_shortfalls(files)}
@@ -64,7 +64,7 @@ def _folder_error(folder: Path) -> RunError:
     if not file.exists():
         return RunError(f"{folder}: got a folder, expected a recipe; name the recipe's file")
     return RunError(
-        f"{folder}: got the folder of a run, expected a recipe; genet run {quoted(file)} --run {quoted(folder)} goes on with it"
+        f"{folder}: got the folder of a run, expected a recipe; genet run {quoted(file)} --run {quoted(folder)} resumes it"
     )
 
 

@@ -55,9 +55,14 @@ def _print_model(regression: Regression) -> None:
     """Print the model that predicts accuracies, and whether another model would predict them better."""
     mine, errors = regression.left_out_error, regression.left_out_errors
     other = min((name for name in ("auto", "paper") if name in errors), key=errors.__getitem__, default=regression.model)
-    better = f"; {other} by {100 * errors[other]:.2f}, see `genet fit RUN --model {other}`" if other != regression.model else ""
+    better = ""
+    if other != regression.model:
+        better = f"; model {other} is off by {100 * errors[other]:.2f}, see `genet fit RUN --model {other}`"
     off = "n/a" if mine is None else f"{100 * mine:.2f}"
-    print(f"accuracies predicted by model {regression.model}, off by {off} points on trials left out one at a time{better}")
+    print(
+        f"accuracies are predicted by model {regression.model}, which is off by {off} points on trials left out one at "
+        f"a time{better}"
+    )
 
 
 def _print_explanation(choice: SelectedNetwork, why: Explanation, batch: int) -> None:
@@ -68,7 +73,7 @@ def _print_explanation(choice: SelectedNetwork, why: Explanation, batch: int) ->
             f"budget would be {100 * why.short_of_best:.2f} points better"
         )
     elif why.short_of_best > 0:
-        print(f"  the best of all that are predicted to be within the budget is {100 * why.short_of_best:.2f} points better")
+        print(f"  the best network predicted to be within the budget is {100 * why.short_of_best:.2f} points better")
     if why.budget_ms >= why.slowest_ms:
         print(
             f"  the budget is more than any network needs: the slowest worth having takes {why.slowest_ms / batch:.4f} ms/image"
@@ -86,7 +91,7 @@ def _print_explanation(choice: SelectedNetwork, why: Explanation, batch: int) ->
         ]
         for step in why.steps
     ]
-    table(["super-block", "one step", "to", "ms/image", "points", "over by, ms"], rows)
+    table(["super-block", "one step", "to", "ms/image", "points", "over budget, ms"], rows)
     for rival in why.rivals:
         certainty = "told apart" if rival.apart else "cannot be told apart by these trials"
         certainty += f" (by {APART} standard errors)"
@@ -97,9 +102,14 @@ def _print_explanation(choice: SelectedNetwork, why: Explanation, batch: int) ->
 
 def _print_proposals(proposals: Sequence[Proposal]) -> None:
     if not proposals:
-        print("no further trials are named: no answer has a rival in doubt, or none that is left to try would tell more")
+        print(
+            "no more trials are suggested: each choice is clear from its next best, or no trial that is left would make "
+            "it clearer"
+        )
         return
-    print("trials that best tell the selected networks from the next best, per minute; `genet distill RUN --extra N` runs them")
+    print(
+        "trials that best separate the selected networks from the next best, per minute; `genet distill RUN --extra N` runs them"
+    )
     rows = [
         [
             str(proposal.trial.index + 1),
@@ -109,7 +119,7 @@ def _print_proposals(proposals: Sequence[Proposal]) -> None:
         ]
         for proposal in proposals
     ]
-    table(["super-block", "as", "seconds", "expected cut of the variance"], rows)
+    table(["super-block", "as", "seconds", "expected cut in variance"], rows)
 
 
 def _print_selection(selection: Selection) -> None:

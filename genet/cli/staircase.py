@@ -24,9 +24,9 @@ from genet.report.latency_figures import draw_staircase
 from genet.storage import Journal
 
 PATTERNS = {
-    "stairs": "latency steps up at the edges, and the widths before them are wave-aligned; a rising tread keeps some of its own",
-    "slope": "no stair: latency rises evenly, as for depthwise convolutions; every multiple of 8 stays a candidate",
-    "flat": "no stair: width is free over this whole range, so only the widest is a candidate",
+    "stairs": "latency jumps after each edge, so the edges are candidates; a sloping step keeps some of its other widths too",
+    "slope": "no steps: latency rises evenly, as for depthwise convolutions, so every multiple of 8 stays a candidate",
+    "flat": "no steps: more channels cost no time in this whole range, so only the widest is a candidate",
 }
 
 
@@ -35,7 +35,10 @@ def run(arguments: argparse.Namespace) -> Answer:
     given = [arguments.what is not None, arguments.csv is not None, arguments.compare is not None]
     if sum(given) != 1:
         raise SpecError(
-            ["genet staircase must be given one of BLOCK such as 'XX k3 c256 @14', --from CSV, --compare EVIDENCE EVIDENCE"]
+            [
+                f"genet staircase: got {sum(given)} of BLOCK, --from CSV and --compare EVIDENCE EVIDENCE, expected one; a "
+                "BLOCK is such as 'XX k3 c256 @14'"
+            ]
         )
     if arguments.compare:
         portable = portability(*map(read_evidence, arguments.compare))
@@ -62,7 +65,7 @@ def _measured(arguments: argparse.Namespace, meter: Meter) -> Staircase:
         journal = Journal(arguments.evidence or Path(folder) / "latency.jsonl", waiting=print)
         rows = open_rows(journal, meter.setting)
         if rows.damaged:
-            print(f"{damaged_lines(journal.path, rows.damaged)} and measured anew")
+            print(f"{damaged_lines(journal.path, rows.damaged)} and measured again")
         with progress().track("latency over widths", len({block for blocks in at_width.values() for block in blocks})) as tracker:
             sweep, macs = profile_sweep(rows, meter, at_width, tracker=tracker)
             tracker.end_here()
@@ -71,7 +74,7 @@ def _measured(arguments: argparse.Namespace, meter: Meter) -> Staircase:
 
 
 def _blocks_at(text: str, widths: str | None) -> dict[int, tuple[Block, ...]]:
-    """Return the blocks at every width of the range that keeps the rules of blocks: inner widths are multiples of 8 too."""
+    """Return the blocks at every legal width of the range: inner widths must be multiples of 8 too."""
     own = read_blocks(text)[-1].width
     grid = read_range(widths, "--widths") if widths else tuple(range(MULTIPLE, 2 * own + 1, MULTIPLE))
     found, faults = {}, list[str]()
@@ -82,21 +85,21 @@ def _blocks_at(text: str, widths: str | None) -> dict[int, tuple[Block, ...]]:
             faults += fault.faults
     if len(found) < 2:
         first = f"; {faults[0]}" if faults else ""
-        raise SpecError([f"--widths: got {len(found)} widths that {text!r} may have, expected at least 2{first}"])
+        raise SpecError([f"--widths: got {len(found)} legal widths for {text!r}, expected at least 2{first}"])
     return found
 
 
 def _print(found: Staircase, source: str, estimate: bool | None) -> None:
-    """Print the noise, and the staircase as far as it can be told."""
+    """Print the noise, and the staircase as far as it can be seen."""
     print(f"{source}{': an estimate, not a measurement' if estimate else ''}")
     if found.unclear:
         print(
-            f"too noisy to tell ({found.eps:.0%}): widths within that count as equal, and few steps are higher; measure on a "
-            "quiet machine, or at a larger --batch"
+            f"too noisy to tell ({found.eps:.0%}): latencies within that count as equal, and few steps are larger; measure "
+            "on a quiet machine, or at a larger --batch"
         )
         table(["width", "ms per batch"], [[str(w), with_interval(ms)] for w, ms in zip(found.widths, found.ms, strict=True)])
         return
-    print(f"widths within {found.eps:.1%} count as equal, by the noise of this sweep\n{PATTERNS[found.pattern]}")
+    print(f"latencies within {found.eps:.1%} count as equal, given the noise of this sweep\n{PATTERNS[found.pattern]}")
     throughput = found.throughput or (None,) * len(found.widths)
     rows = [
         [
@@ -129,8 +132,8 @@ def _print_portability(found: Portability) -> None:
         ]
         for place in found.places
     ]
-    table(["block", "aligned on A", "aligned on B", "on both", "cost on A", "cost on B"], rows)
+    table(["block", "aligned on A", "aligned on B", "aligned on both", "cost on A", "cost on B"], rows)
     print(
-        "cost: how much longer the same number of channels takes, on average, when only widths aligned on both are used; "
-        f"over all {found.cost_first:+.1%} on A, {found.cost_second:+.1%} on B"
+        "cost: how much longer the same number of channels takes, on average, when only widths aligned on both are "
+        f"used; overall {found.cost_first:+.1%} on A, {found.cost_second:+.1%} on B"
     )

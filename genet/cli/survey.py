@@ -39,7 +39,7 @@ HEAD = [
     "TFLOP/s",
     "utilization",
     "FLOP/byte",
-    "of FLOPs above ratio",
+    "FLOPs above ratio",
     "batch",
     "largest",
     "GMACs",
@@ -84,7 +84,7 @@ class Survey:
 
 
 class NamedNetwork(NamedTuple):
-    """A network that a user named: the workload to time, and the structure that tells it from others of that name."""
+    """A network that a user named: the workload to time, and the structure that distinguishes it from others of that name."""
 
     workload: Workload
     structure: str
@@ -110,11 +110,11 @@ def run(arguments: argparse.Namespace) -> Answer:
     known = {(row.model, row.resolution): row.top1_percent for row in accuracies}
     rows = tuple(row.model_copy(update={"top1_percent": _accuracy(row, not arguments.size, known)}) for row in found)
     if accuracies and all(row.top1_percent is None for row in rows):
-        print(f"  {arguments.accuracy}: none of its rows is of these networks at these resolutions")
+        print(f"  {arguments.accuracy}: no row is for these networks at these resolutions")
     if not rows:
         raise EvidenceError(*(f"{name}: {why}" for name, why in failed.items()))
     if meter.setting.device.kind == "cpu":
-        print("  the largest batch is a power of two, reckoned from the memory that is free")
+        print("  the largest batch is a power of two, estimated from free memory")
     answer = _print_survey(Survey(str(meter.setting), rows, failed, roof), arguments)
     if len(networks) == 1:
         _print_layers(networks[0].workload, meter.at(rows[0].batch or meter.setting.batch), roof, arguments.roofline)
@@ -122,22 +122,28 @@ def run(arguments: argparse.Namespace) -> Answer:
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Raise SpecError with every option that does not fit the others."""
+    """Raise SpecError with every option that does not go with the others."""
     faults = []
     asked = bool(arguments.networks or arguments.preset)
     if asked == bool(arguments.csv_from):
-        faults.append("genet survey must be given networks, --preset paper, or --from CSV: one of them")
+        got = "both" if asked else "neither"
+        faults.append(f"genet survey: got {got} of networks (or --preset paper) and --from CSV, expected one of them")
     measuring = {"--accuracy": arguments.accuracy, "--largest-batch": arguments.largest_batch, "--size": arguments.size}
     measuring |= {"--calibrate": arguments.calibrate, "--evidence": arguments.evidence}
     given = [name for name, value in measuring.items() if value]
     if arguments.csv_from and given:
-        faults.append(f"--from must go without what is asked of a survey made here (got {', '.join(given)})")
+        faults.append(f"--from: got {', '.join(given)} too, expected it without options for measuring here; leave them out")
     if arguments.largest_batch and arguments.device.startswith("estimate:"):
-        faults.append(f"--largest-batch must go with a device that is here (got {arguments.device}); give --batch")
+        faults.append(f"--largest-batch: got --device {arguments.device}, expected a device of this machine; give --batch")
     if arguments.peak is not None and (not arguments.csv_from or not 0 < arguments.peak < math.inf):
-        faults.append(f"--peak must be TFLOP/s above 0, and go with --from: here the peak is measured (got {arguments.peak:g})")
+        faults.append(
+            f"--peak: got {arguments.peak:g}, expected TFLOP/s above 0 together with --from, as a survey made here "
+            "measures the peak"
+        )
     if arguments.roofline and (len(arguments.networks) != 1 or arguments.preset):
-        faults.append(f"--roofline must go with one network, whose layers it draws (got {len(arguments.networks)})")
+        faults.append(
+            f"--roofline: got {len(arguments.networks)} networks, expected one, whose layers are drawn, without --preset"
+        )
     if faults:
         raise SpecError(faults)
 
@@ -211,7 +217,7 @@ def _survey_all(
                 journal.keep(structure, rows[-1])
                 tracker.advance(f"{rows[-1].model}: {rows[-1].images_per_sec:,.4g} images/s")
     if done:
-        print(f"  {done} of {len(networks)} are taken from {journal.path}; with another --evidence they are measured anew")
+        print(f"  {done} of {len(networks)} are read from {journal.path}; give another --evidence to measure them again")
     return rows
 
 
@@ -269,7 +275,7 @@ def _print_layers(workload: Workload, meter: Meter, roof: Roof, picture: Path | 
     times = {layer.name: layer.ms for layer in report.layers}
     rows = [_layer_row(layer, times.get(layer.name), roof) for layer in layers]
     mode = "" if report.layers_runtime == meter.setting.runtime else f" in {report.layers_runtime} mode"
-    table(["layer", "GFLOP", "FLOP/byte", f"ms{mode}", "TFLOP/s", "of its roof", "held up by"], rows)
+    table(["layer", "GFLOP", "FLOP/byte", f"ms{mode}", "TFLOP/s", "share of roof", "bound by"], rows)
     if picture:
         timed = [(layer, times[layer.name]) for layer in layers if layer.name in times]
         how = "estimated" if meter.setting.estimate else "measured"
@@ -290,11 +296,11 @@ def _print_survey(survey: Survey, arguments: argparse.Namespace) -> Answer:
     """Print, draw and answer."""
     found, roof = survey.frontiers, survey.roof
     if arguments.csv_from and survey.estimate:
-        print(f"{survey.source}: estimates, of a device that was not there")
+        print(f"{survey.source}: estimates, not measurements")
     table(HEAD, survey.cells)
     for name, frontier_name in ON.items():
         print(f"{frontier_name} frontier: {', '.join(getattr(found, name)) or 'no accuracies are known'}")
-    print(f"on all three: {', '.join(found.on_all) or 'none'}")
+    print(f"on all three frontiers: {', '.join(found.on_all) or 'none'}")
     for name, why in survey.failed.items():
         print(f"  {name} is left out: {why}")
     _write(survey, arguments)

@@ -1,4 +1,4 @@
-"""The journal of surveys: rows that need not be measured again, and the roof that all rows of a setting refer to."""
+"""The journal of surveys: rows that need not be measured again, and the roof of each setting."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DOUBTFUL = 0.1  # relative standard error of a utilization, above which a row is
 class JournalEntry(Record):
     """A network surveyed in a setting, or why it cannot be.
 
-    `at` is the batch that was asked for, or the largest; `structure` the network that a name stood for.
+    `at` is the requested batch, or the largest; `structure` is the network that the name stood for.
     """
 
     setting: str
@@ -71,7 +71,7 @@ class SurveyJournal:
                 if (kept.setting, kept.at) == (self._setting, self._at):
                     self._rows[kept.structure] = kept
         except ValidationError:
-            failure = f"{self.path}: got something else, expected the journal of a survey; name another"
+            failure = f"{self.path}: got another kind of file, expected the journal of a survey; name another"
             raise EvidenceError(failure) from None
 
     def roof(self) -> tuple[Roof, MatrixProduct]:

@@ -38,16 +38,18 @@ def run(arguments: argparse.Namespace) -> Answer:
             return _train_network(arguments, world)
         if (Path(arguments.what) / "network.yaml").exists():
             raise RunError(
-                f"{arguments.what}: is the folder of one network; genet train {quoted(Path(arguments.what) / NETWORK_FILE)} "
-                f"--recipe R --into {quoted(Path(arguments.what))} trains it, or goes on with that"
+                f"{arguments.what}: got the folder of one network, expected a run folder; genet train "
+                f"{quoted(Path(arguments.what) / NETWORK_FILE)} --recipe R --into {quoted(Path(arguments.what))} trains it, or "
+                "resumes that training"
             )
         if not Path(arguments.what).is_dir():
-            raise RunError(
-                f"{arguments.what}: got something else, expected a run folder, or a network with --recipe R; genet train --help"
-            )
-        given = [f"--{name}" for name in ("into", "data", "device", "start") if getattr(arguments, name)]
+            raise RunError(f"{arguments.what}: got no folder, expected a run folder; to train a network, give --recipe R too")
+        options = {"into": arguments.into, "data": arguments.data, "device": arguments.device, "from": arguments.start}
+        given = [f"--{name}" for name, value in options.items() if value]
         if given:
-            raise GenetError(f"{' and '.join(given)} must go with --recipe, got {arguments.what}, which is a run; leave them out")
+            raise GenetError(
+                f"{' and '.join(given)}: got {arguments.what}, which is a run, expected a network with --recipe; leave them out"
+            )
         return _train_run(Path(arguments.what), arguments.network, world)
     finally:
         world.leave()
@@ -65,7 +67,10 @@ def _train_run(folder: Path, name: str | None, world: ProcessGroup) -> Answer:
 
 def _train_network(arguments: argparse.Namespace, world: ProcessGroup) -> Answer:
     if arguments.network:
-        raise GenetError("--network must go with a run folder, and --recipe with a network; leave one of them out")
+        raise GenetError(
+            "--network: got --recipe too, expected one of them: --network for a run folder, --recipe for a single "
+            "network; leave one out"
+        )
     network, recipe = _network(arguments.what), recipe_with(arguments.recipe, arguments.data, arguments.device)
     start = _start(arguments.start, network) if arguments.start else None
     folder = arguments.into or Path("runs") / f"{network.name}-{recipe.name}"
@@ -81,7 +86,7 @@ def _train_network(arguments: argparse.Namespace, world: ProcessGroup) -> Answer
 def _start(folder: Path, network: ModelSpec) -> Path:
     """Return the weights in a folder; RunError if it holds another network's."""
     if not (folder / WEIGHTS_FILE).is_file() or not (folder / NETWORK_FILE).is_file():
-        raise RunError(f"--from: got {folder}, which lacks one of {NETWORK_FILE} and {WEIGHTS_FILE}, expected a folder with both")
+        raise RunError(f"--from: got {folder}, expected a folder with {NETWORK_FILE} and {WEIGHTS_FILE}; name another")
     theirs = read_structure(folder)
     if isinstance(theirs, ExternalModel) and isinstance(network, ExternalModel) and None in (theirs.computes, network.computes):
         theirs = theirs.model_copy(update={"computes": network.computes})  # an earlier version did not record it
@@ -103,6 +108,8 @@ def recipe_with(name: str, images: str | None, device: str | None) -> TrainingRe
     recipe = read_training(name)
     if images:
         if recipe.data.name == "digits":
-            raise GenetError(f"--data needs a recipe of images in a folder, got {recipe.name}, which uses digits; leave it out")
+            raise GenetError(
+                f"--data: got recipe {recipe.name}, which uses digits, expected one for images in a folder; leave it out"
+            )
         recipe = recipe.model_copy(update={"data": images_in(recipe.data, images)})
     return recipe.model_copy(update={"device": device}) if device else recipe

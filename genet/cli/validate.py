@@ -20,16 +20,20 @@ def run(arguments: argparse.Namespace) -> Answer:
     )
     if found.perfect is not None:
         shares = ", ".join(f"{value:.2f}" for value in found.ceiling)
-        print(f"one training of each agrees with the mean of the others, Kendall: {shares}; that is the noise of training")
-        print(f"a prediction without fault could expect {found.perfect:.2f}")
+        print(f"Kendall of one training of each network against the mean of its others: {shares}; this is the noise of training")
+        print(f"a perfect prediction could expect {found.perfect:.2f}")
     print(
-        f"{len(found.verdicts)} networks, {found.epochs} epochs each: predictions are {100 * found.bias:+.1f} points off on "
-        f"average, and {100 * found.left:.1f} points once that is taken out (root mean square). Predicted is what trials reach, "
-        "with the MasterNet's weights to start from: training from scratch is held against it by rank"
+        f"{len(found.verdicts)} networks, {found.epochs} epochs each: predictions are off by {100 * found.bias:+.1f} "
+        f"points on average, and by {100 * found.left:.1f} points (root mean square) once that mean is subtracted. "
+        "They predict what trials reach, which start from the MasterNet's weights, so trainings from scratch are "
+        "compared with them by rank"
     )
     if found.advantage is not None:
         error = "n/a" if found.advantage_error is None else f"{100 * found.advantage_error:.2f}"
-        print(f"the frontier's networks reach {100 * found.advantage:+.2f} ± {error} points over random ones as fast")
+        print(
+            f"the frontier's networks are {100 * found.advantage:+.2f} ± {error} points better than random ones of the "
+            "same latency"
+        )
     if found.latency is not None and found.latency_error is not None:
         print(f"latency: off by {found.latency_error:.1%} on average, Kendall {found.latency.kendall:.2f}")
     return found.model_dump(mode="json")

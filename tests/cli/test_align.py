@@ -66,10 +66,10 @@ def test_a_reduction_is_met_by_the_whole_network_or_the_best_there_is_is_given(c
     found = json.loads(line)
     assert found["reached"] is False
     assert found["ratio"] < 0.9
-    law = "vgg16: --target-ratio must be a latency that edges beside its widths reach with certainty (got 0.2); their best is "
+    law = "vgg16: --target-ratio: got 0.2, expected a ratio that neighbouring edges reach with certainty; their best is "
     assert said.startswith(f"{law}{found['ratio']:.3f}, with ")
-    assert said.endswith(" parameters; the result is the best one found")  # the exact choice would be the same
-    assert written.startswith("best: the network")
+    assert said.endswith(" parameters; the result is the best network found")  # the exact choice would be the same
+    assert written.startswith("best: network written")
     assert load("best")(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
 
@@ -77,7 +77,9 @@ def test_a_reduction_is_met_by_the_whole_network_or_the_best_there_is_is_given(c
 def test_where_the_exact_choice_may_do_better_it_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     other = ("--device", "estimate:v100", *V100[2:6], "--batch", "1024")
     assert cli.main([*VGG, *other, "--param-tolerance", "0.002", "--target-ratio", "0.2"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].endswith("; --solver exact may do better; the result is the best one found")
+    assert (
+        capsys.readouterr().out.splitlines()[-1].endswith("; --solver exact may do better; the result is the best network found")
+    )
 
 
 def test_what_each_edge_would_give_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -152,7 +154,11 @@ def test_what_the_command_line_does_not_say_is_measured_as_the_networks_run_did(
 def test_a_run_on_the_evidence_of_another_machine_does_not_say_where_to_measure(capsys: pytest.CaptureFixture[str]) -> None:
     folder = network_of_a_run("device: cuda, latency_file: theirs.jsonl, batch: 512")
     assert cli.main(["align", folder]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].startswith("--device must be given: the run took its latencies from theirs")
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .startswith("--device: got none, expected one, as the run's latencies come from theirs")
+    )
     assert cli.main(["align", folder, *V100]) in (0, 2)
     assert "on estimate:v100" in capsys.readouterr().out.splitlines()[0]
 
@@ -206,8 +212,8 @@ def test_a_pruned_network_without_a_better_edge_is_written_as_it_is(capsys: pyte
     asked = ("align", "tests.cli.test_align:digit_net", "--example", "1,1,8,8", "--pruned", "widths.yaml", *V100)
     assert cli.main([*asked, "--untrained", "--into", "cut"]) == 0
     *_, said, written = capsys.readouterr().out.splitlines()
-    assert said.endswith("so there is nothing to gain; the result is the network as it was pruned")
-    assert written.startswith("cut: the network")
+    assert said.endswith("so there is nothing to gain; the result is the network as pruned")
+    assert written.startswith("cut: network written")
     assert load("cut").a[0].out_channels == 8
 
 
@@ -256,27 +262,27 @@ def test_a_timm_network_grows_where_the_host_is_waited_for(capsys: pytest.Captur
     ("arguments", "law"),
     [
         ((*VGG, "--target-ratio", "1.5", "--param-tolerance", "0"), "0 and 1, such as 0.85 (got 1.5)\n--param-tolerance must be"),
-        ((*VGG, "--mode", "accuracy", "--target-ratio", "0.9"), "--target-ratio must go with --mode latency"),
-        ((*VGG, "--scale", "depth"), "--scale must be width, resolution or width,resolution (got depth)"),
-        ((*VGG, "--scale", "width"), "--scale must go with --mode accuracy"),
-        (VGG[:2], "--example must tell what a network of your own reads"),
+        ((*VGG, "--mode", "accuracy", "--target-ratio", "0.9"), "--target-ratio: got --mode accuracy, which keeps the latency"),
+        ((*VGG, "--scale", "depth"), "--scale: got depth, expected width, resolution or width,resolution"),
+        ((*VGG, "--scale", "width"), "--scale: got --mode latency or --pruned, expected --mode accuracy"),
+        (VGG[:2], "--example: got none, expected the shape of your own network's input"),
         ((*VGG[:3], "1,3,32"), "--example must be images,channels,height,width"),
         ((*VGG[:3], "1,1,32,32"), "vgg16: its module features.0 failed on images of 1 x 1 x 32 x 32"),
         (("align", "timm:resnet51"), "timm:resnet51 is not the name of a timm model; nearest: resnet5"),
         (("align", "nowhere:net", "--example", "1,3,8,8"), "importing nowhere:net as MODULE:ATTRIBUTE failed"),
         ((*TANGLED[:1], f"{NETS}:nothing", *TANGLED[2:]), "returned a int, expected a torch.nn.Module"),
         ((*TANGLED[:1], f"{NETS}:linear", *TANGLED[2:]), "linear: got no convolutions to align"),
-        ((*VGG, "--mode", "accuracy", "--scale", "width", "--plot", "x.svg"), "--plot must go without --scale"),
-        ((*VGG, "--criterion", "rank", "--into", "x"), "--criterion rank must have images to look at"),
-        (("align", OURS, "--pruned", "hrank-vgg16"), "--pruned needs a network that other code builds"),
-        (("align", OURS, "--criterion", "l2"), "--criterion must go with a network that keeps its weights: one of"),
-        ((*VGG, "--data", "digits"), "digits have 1 channel and 10 classes, and the network has 3 and 10"),
-        (("align", OURS, "--data", "digits"), "--data must go with a network that keeps its weights"),
+        ((*VGG, "--mode", "accuracy", "--scale", "width", "--plot", "x.svg"), "--plot: got --scale too"),
+        ((*VGG, "--criterion", "rank", "--into", "x"), "--criterion rank: got no images, expected some to score the channels by"),
+        (("align", OURS, "--pruned", "hrank-vgg16"), "a network of super-blocks, expected one that other code builds"),
+        (("align", OURS, "--criterion", "l2"), "--criterion: got a network of super-blocks, which is trained from scratch"),
+        ((*VGG, "--data", "digits"), "digits have 1 channel and 10 classes, but the network has 3 and 10"),
+        (("align", OURS, "--data", "digits"), "--data: got a network of super-blocks, which is trained from scratch"),
         ((*TANGLED, "--include", "rigth.*"), "--include: got 'rigth.*', expected a pattern that matches a layer or a "),
         ((*TANGLED, "--exclude", "left", "--include", "left"), "whose width may change, expected at least one: it is left out"),
         ((*TANGLED[:1], f"{NETS}:curious", *TANGLED[2:]), "returns one, and does not depend on the values in it"),
         (("align", "."), ".: got a folder without network.yaml, expected a network's folder"),
-        ((*TANGLED, "--batch", "1"), "it waits for the host, which launches its kernels: a larger --batch"),
+        ((*TANGLED, "--batch", "1"), "the bottleneck is the host, which launches its kernels: a larger --batch"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_refused_in_a_line(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], law: str) -> None:
@@ -295,8 +301,8 @@ def test_widths_that_do_not_match_the_layers_are_named_all_at_once_with_their_li
     )
     assert fault(capsys, *TANGLED, "--pruned", "bad.yaml", *V100).splitlines() == [
         "bad.yaml:4:3: widths.stem.9: must be a convolution of the network; did you mean stem.0?",
-        "bad.yaml:5:12: widths.inner.0: must be at most what it is cut from (got 64); nearest 24",
-        "bad.yaml:6:12: widths.outer.0: must be that of stem.0, whose channels it shares (got 8); nearest 12",
+        "bad.yaml:5:12: widths.inner.0: must be at most the present width (got 64); nearest 24",
+        "bad.yaml:6:12: widths.outer.0: must equal that of stem.0, whose channels it shares (got 8); nearest 12",
     ]
 
 
@@ -305,8 +311,8 @@ def test_a_convolution_in_groups_is_cut_by_whole_groups(capsys: pytest.CaptureFi
     said = fault(capsys, "align", f"{NETS}:bundled", "--example", "1,3,16,16", *V100, "--pruned", "widths.yaml")
     assert said.splitlines() == [
         "widths.yaml:2:15: widths.1.0: must be a multiple of 16, as its channels come in groups (got 30); nearest 16 or 32",
-        "widths.yaml:2:24: widths.0.0: must be that of 1.0, whose channels it shares (got 16); nearest 15",
-        "widths.yaml:2:33: widths.2.0: must be that of 1.0, whose channels it shares (got 4); nearest 7",
+        "widths.yaml:2:24: widths.0.0: must equal that of 1.0, whose channels it shares (got 16); nearest 15",
+        "widths.yaml:2:33: widths.2.0: must equal that of 1.0, whose channels it shares (got 4); nearest 7",
     ]
 
 
@@ -343,5 +349,5 @@ def test_weights_of_another_network_are_no_start(tmp_path: Path, capsys: pytest.
     assert said.startswith("--from: got ")
     assert ", expected those of @8x1" in said
     said = fault(capsys, "train", "one/network.yaml", "--recipe", "digits", "--from", "nowhere", "--into", "x")
-    assert said == "--from: got nowhere, which lacks one of network.yaml and model.safetensors, expected a folder with both"
+    assert said == "--from: got nowhere, expected a folder with network.yaml and model.safetensors; name another"
     assert not Path("x/model.json").exists()

@@ -65,7 +65,7 @@ def test_a_network_is_pruned_to_a_share_of_its_latency_trained_on_and_gone_on_wi
     for path in Path("slim").glob("model.*"):
         path.unlink()  # as if it had been killed while it was trained
     assert answer(capsys, *asked)["trained"] == found["trained"]
-    assert "got that of another command, expected that of this one" in fault(capsys, *asked, "--exclude", "stem")
+    assert "got a network from another command, expected one from this command" in fault(capsys, *asked, "--exclude", "stem")
 
 
 def test_what_is_pruned_is_pruned_again(capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,7 +85,7 @@ def test_what_each_group_keeps_is_told_and_so_are_the_blocks_that_are_gone(capsy
     assert " of 2 residual blocks removed: blocks." in said
     assert "importance kept: " in said
     assert "estimated: " in said
-    assert "before it is trained on" in said
+    assert "before any further training" in said
 
 
 def test_channels_are_kept_by_their_importance_in_a_cut_by_the_papers_objective_too(capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,28 +104,37 @@ def test_channels_are_kept_by_their_importance_in_a_cut_by_the_papers_objective_
 @pytest.mark.parametrize(
     ("arguments", "law"),
     [
-        (("dense", "--objective", "importance"), "--data must go with --objective importance: it looks at training images (got"),
-        (("dense", *IMPORTANCE), "--target-ratio must go with --objective importance: it is the latency to reach (got none)"),
-        (("dense", *IMPORTANCE, "--target-ratio", "0.7", "--untrained"), "--untrained must go without --objective importance"),
+        (("dense", "--objective", "importance"), "--objective importance: got no images, expected training images"),
+        (("dense", *IMPORTANCE), "--target-ratio: got none with --objective importance, expected the latency to reach"),
+        (
+            ("dense", *IMPORTANCE, "--target-ratio", "0.7", "--untrained"),
+            "--objective importance: got --untrained, expected trained weights",
+        ),
         (
             ("dense", *IMPORTANCE, "--target-ratio", "0.01"),
-            "--target-ratio must be a latency that the fewest channels and",
+            "--target-ratio: got 0.01, expected a ratio that the smallest network on offer reaches",
         ),
         (
             ("dense", *IMPORTANCE, "--target-ratio", "0.7", "--scale", "width", "--mode", "accuracy"),
-            "--scale must go without --objective importance: importance chooses widths and channels itself; leave one",
+            "--scale: got --objective importance too, expected one of them, as importance chooses widths and channels itself",
         ),
-        (("dense", *IMPORTANCE, "--target-ratio", "0.7", "--criterion", "l2"), "--criterion l2 must go without --objective"),
+        (("dense", *IMPORTANCE, "--target-ratio", "0.7", "--criterion", "l2"), "--criterion l2: got --objective importance too"),
         (
             ("dense", *IMPORTANCE, "--target-ratio", "0.7", "--solver", "exact"),
-            "--solver exact must go without --objective importance: importance chooses widths and channels itself; leave one",
+            "--solver exact: got --objective importance too, expected one of them, as importance chooses widths",
         ),
-        ((OURS, *IMPORTANCE, "--target-ratio", "0.7"), "--objective importance must go with a network that keeps its weights"),
+        ((OURS, *IMPORTANCE, "--target-ratio", "0.7"), "--objective importance: got a network of super-blocks"),
         (("timm:test_byobnet", *IMPORTANCE, "--target-ratio", "0.7"), "timm:test_byobnet: got no trained weights (got no"),
-        ((f"{NETS}:Residual", "--example", "1,1,8,8", *IMPORTANCE, "--target-ratio", "0.7"), "got weights that are drawn anew"),
-        (("dense", "--recipe", "quick.yaml"), "--recipe must go with --into FOLDER"),
+        (
+            (f"{NETS}:Residual", "--example", "1,1,8,8", *IMPORTANCE, "--target-ratio", "0.7"),
+            "got random weights, which differ at every call",
+        ),
+        (("dense", "--recipe", "quick.yaml"), "--recipe: got no --into, expected a folder"),
         (("dense", "--recipe", "quick.yaml", "--into", "dense"), "dense: got network.yaml, model.safetensors, "),
-        (("dense", "--criterion", "taylor"), "--criterion taylor must have images to look at: give --data FOLDER (got none)"),
+        (
+            ("dense", "--criterion", "taylor"),
+            "--criterion taylor: got no images, expected some to score the channels by; give --data FOLDER",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused_in_a_line(capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], law: str) -> None:

@@ -79,7 +79,7 @@ def test_layers_that_share_their_channels_with_one_that_is_left_out_stay_too(cap
 def test_layers_that_share_a_weight_or_feed_an_auxiliary_head_stay(capsys: pytest.CaptureFixture[str]) -> None:
     for name, reason in (
         ("Tied", "one.0 stays as it is: one.0 and other.0 share a weight"),
-        ("main_first", "while it is trained"),
+        ("main_first", "fails in training"),
     ):
         assert cli.main([*own(name), "--into", name]) == 0
         assert reason in capsys.readouterr().out
@@ -120,7 +120,7 @@ def test_without_weights_at_hand_nothing_is_measured_or_written_unless_fresh_one
 def test_the_shape_of_a_cut_network_without_its_weights_is_none_to_keep_weights_of(capsys: pytest.CaptureFixture[str]) -> None:
     narrow = foreign(others.plain).model_copy(update={"layers": {"head": (10, 48)}})
     Path("network.yaml").write_text(to_yaml(narrow))
-    assert "got no trained weights (none lie beside it), expected some, of which the best are kept" in fault(
+    assert "got no trained weights (there are none beside it), expected some, of which the best are kept" in fault(
         capsys, "align", "network.yaml", *V100, "--into", "x"
     )
     answer(capsys, "align", "network.yaml", *V100, "--into", "x", "--untrained")

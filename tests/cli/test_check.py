@@ -48,9 +48,9 @@ def test_images_are_counted_by_set_and_classes_with_too_few_are_named(
     assert counted == {"classes": 3, "images_to_train": 29, "images_held_out": 10, "images_to_test": 6}
     few, error = found["notes"]
     assert few == "few images to train on: owl (2)"
-    assert error == "accuracies by the 10 images held out have a standard error of up to 16 points"
-    assert " epochs of 1 step), that of the MasterNet " in found["expected_time"]
-    assert "by steps of 29 images timed here, " in found["expected_time"]
+    assert error == "with only 10 images held out, accuracies have a standard error of up to 16 points"
+    assert " epochs of 1 step), the MasterNet's " in found["expected_time"]
+    assert "from steps of 29 images timed here: " in found["expected_time"]
     assert cli.main(["check", str(recipe), "--data", "images"]) == 0
     printed = capsys.readouterr().out
     assert f"{tmp_path}/images/train: left out 1 .txt (no images that Pillow reads)" in " ".join(printed.split())
@@ -62,8 +62,8 @@ def test_surprises_about_sizes_and_colours_are_told(tmp_path: Path, capsys: pyte
     images = draw_images(tmp_path / "images", {"cat": 40, "dog": 40, "owl": 40}, size=(12, 10), mode="L")
     recipe = write_recipe(tmp_path, FOLDER, SPACE.replace("classes: 10", "classes: 3").replace("channels: 1", "channels: 3"))
     assert answer(capsys, "check", recipe, "--data", images)["notes"] == [
-        "half of the images have 10 pixels or fewer at the shorter edge, and are enlarged to 16",
-        "all images that were looked at are grey, and the space reads three channels",
+        "half of the images have at most 10 pixels on their shorter edge, and are enlarged to 16",
+        "all images that were checked are grey, but the space has three channels",
     ]
 
 
@@ -81,7 +81,7 @@ def test_every_fault_is_told_at_once_those_of_the_recipes_own_images_too(
         "master.from: got ",
         "nowhere.yaml: must be a file that exists",
         "augment.policy: got 'nonsense'",
-        f"{images / 'train'}: of 12 looked at 1 do not open as images, cat/0.png; repair",
+        f"{images / 'train'}: 1 of 12 files checked do not open as images, cat/0.png; repair",
         f"{images}: got different classes in train and validation",
     )
     assert len(lines) == len(told)
@@ -143,7 +143,9 @@ def test_an_image_that_is_cut_short_is_told_in_one_line_whoever_decodes_it(
 
 
 def test_images_go_with_recipes_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert fault(capsys, "check", "genet-light", "--data", tmp_path).startswith("--data must go with a recipe")
+    assert fault(capsys, "check", "genet-light", "--data", tmp_path).startswith(
+        "--data: got genet-light, which has no images, expected a recipe"
+    )
 
 
 def test_values_of_the_command_line_are_checked_as_run_takes_them(
@@ -153,7 +155,7 @@ def test_values_of_the_command_line_are_checked_as_run_takes_them(
     recipe = write_recipe(tmp_path)
     found = answer(capsys, "check", recipe, "--budget", "3ms", "--batch", "2", "--runtime", "onnxruntime")
     assert [key for key in found if key.startswith("budget ")] == ["budget 3ms"]
-    assert found["budget 3ms"].startswith("1.5 ms/image: known once")
+    assert found["budget 3ms"].startswith("1.5 ms/image: known after")
     assert "within reach" in answer(capsys, "check", recipe, "--budget", "9ms", "--device", "estimate:v100")["budget 9ms"]
     faulty = ("--set", "train.epochs=0", "--budget", "5s", "--batch", "many")
     assert fault(capsys, "check", recipe, *faulty) == fault(capsys, "run", recipe, *faulty)
@@ -161,10 +163,11 @@ def test_values_of_the_command_line_are_checked_as_run_takes_them(
 
 
 def test_values_of_the_command_line_go_with_the_recipe_of_a_search(capsys: pytest.CaptureFixture[str]) -> None:
-    said = fault(capsys, "check", "@32x3 | Conv k3 c16 s2 | XX k3 c32 s2 d1 | 10", "--set", "seed=1", "--budget", "5ms")
-    assert [line.split(" (got ")[0] for line in said.splitlines()] == [
-        "--set seed must go with the recipe of a search",
-        "--budget must go with the recipe of a search",
+    notation = "@32x3 | Conv k3 c16 s2 | XX k3 c32 s2 d1 | 10"
+    said = fault(capsys, "check", notation, "--set", "seed=1", "--budget", "5ms")
+    assert [line.split(", expected ")[0] for line in said.splitlines()] == [
+        f"--set seed: got {notation}",
+        f"--budget: got {notation}",
     ]
 
 
@@ -175,8 +178,8 @@ def test_budgets_are_told_in_all_forms_and_by_what_is_measured_whether_they_can_
     recipe = write_recipe(tmp_path, RECIPE.replace("[2.0x, 0.000001]", "[2.0x, 0.000001, 5ms, 0.5x]"))
     unknown = answer(capsys, "check", recipe)
     assert unknown["budget 2x"] == "within reach, by the MasterNet itself"
-    assert unknown["budget 0.5x"] == "known once genet run has measured, which it does first"
-    assert unknown["budget 5ms"].startswith("0.07812 ms/image: known once")
+    assert unknown["budget 0.5x"] == "known after genet run has measured, which is its first step"
+    assert unknown["budget 5ms"].startswith("0.07812 ms/image: known after")
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "tiny").symlink_to(finished.path)
     measured = answer(capsys, "check", recipe)
@@ -191,5 +194,5 @@ def test_budgets_are_told_in_all_forms_and_by_what_is_measured_whether_they_can_
 
 def test_what_comes_along_is_measured_by_nobody_and_passes(capsys: pytest.CaptureFixture[str]) -> None:
     found = answer(capsys, "check", "genet-imagenet")
-    assert found["images"] == "not given: check them by --data FOLDER"
+    assert found["images"] == "not given; check them with --data FOLDER"
     assert read_recipe("genet-imagenet").data.root is None

@@ -160,7 +160,7 @@ def test_check_refuses_a_default_augmentation_that_images_on_the_device_cannot_h
         SPACE.replace("resolutions: [16]", "resolutions: [96]"),
     )
     (line,) = faults(capsys, "check", str(path))
-    assert line.startswith("data.loading: got device for images augmented by scale 0.08 to 1, color_jitter 0.4, flip unless told")
+    assert line.startswith("data.loading: got device for images augmented by scale 0.08 to 1, color_jitter 0.4, flip by default")
 
 
 def test_check_tells_of_an_estimate_which_budgets_are_probably_out_of_reach(
@@ -176,8 +176,8 @@ def test_check_tells_of_an_estimate_which_budgets_are_probably_out_of_reach(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ("initt my.yaml", "initt is no command; did you mean init?"),
-        ("nonsense", "nonsense is no command; genet --help lists them"),
+        ("initt my.yaml", "initt is not a command; did you mean init?"),
+        ("nonsense", "nonsense is not a command; genet --help lists them"),
         ("init my.yaml --budgett=5ms", "--budgett=5ms; did you mean --budget?"),
         ("run digits --remesure --new-rum", "--remesure --new-rum; did you mean --remeasure?; did you mean --new-run?"),
         ("init my.yaml --zzzzzz", "unrecognized arguments: --zzzzzz"),

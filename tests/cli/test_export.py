@@ -74,12 +74,12 @@ def test_record_and_card_of_a_runs_export_tell_what_every_format_reaches_and_tak
     exports, card = Exports.load(folder / "exports.json"), (folder.parent / "card.md").read_text()
     assert exports.serving
     assert exports.serving.batch == finished.recipe().measure.batch == 64
-    assert f"in its own runtime, briefly, on {exports.serving.setting}:" in card
+    assert f"briefly in its own runtime, on {exports.serving.setting}:" in card
     assert ", batch 64, fp32 images, each format as it is loaded:" in card
     rows = {line.split(" | ")[0].strip("| "): line for line in card.splitlines() if line.startswith("| ")}
     for each in exports.exported:
         if each.format == "genet-string":
-            assert rows[each.format].endswith("| not measured | not measured: a structure alone |")
+            assert rows[each.format].endswith("| not measured | not measured: it has no weights |")
         else:
             ms = exports.serving.ms_per_image(each.format)
             assert f"| {percent(each.accuracy)} | {ms:.4f} in " in rows[each.format]
@@ -132,7 +132,7 @@ def test_the_cards_lines_and_timms_config_prepare_an_image_as_the_network_was_sh
     first = np.random.default_rng(0).permutation(1797)[0]  # of the test images
     Image.fromarray((load_digits().images[first] / 16 * 255).round().astype(np.uint8)).save("image.png")
     found: dict[str, Any] = {}
-    exec(textwrap.dedent(Path("card.md").read_text().split("to 8 before):\n")[1].split("Then, from")[0]), found)
+    exec(textwrap.dedent(Path("card.md").read_text().split("to 8 bits first):\n")[1].split("Then, in")[0]), found)
     config = resolve_data_config(model=open_timm(Path("export/timm")))
     by_timm = create_transform(**config)(Image.open("image.png"))[None]
     shown, _ = next(load_test(Data(), NETWORK.input).batches(1, 12))
@@ -159,7 +159,7 @@ def test_one_network_of_a_run_and_one_format_may_be_asked_for(copy: RunFolder, c
     assert [each["format"] for each in exports["exported"]] == ["safetensors", "onnx"]
     assert "got no such network, expected one of" in fault(capsys, "export", str(copy.path), "--network", "other")
     said = fault(capsys, "export", str(copy.path), "--data", "elsewhere")
-    assert said == f"--data tells where a run's images lie now, got {copy.path}, which uses digits; leave it out"
+    assert said == f"--data: got {copy.path}, a run on digits, expected a run on a folder of images; leave it out"
 
 
 def test_a_network_without_images_leaves_int8_out_and_with_images_has_it(
@@ -193,7 +193,7 @@ def test_images_of_other_classes_are_refused(exported, tmp_path: Path, capsys: p
     for label in "abcdefghij":
         shutil.copytree(tmp_path / "validation" / "ant", tmp_path / "ten" / "validation" / label)
     told = fault(capsys, "eval", str(exported[0]), "--data", str(tmp_path / "ten"))
-    assert "got images that lack 0, 1, 2, 3, 4 and 5 more and have a, b, c, d, e and 5 more besides, expected the " in told
+    assert "got images that lack 0, 1, 2, 3, 4 and 5 more and have a, b, c, d, e and 5 more in addition, expected the " in told
     told = fault(capsys, "eval", str(exported[0]), "--data", str(tmp_path))
     assert "got 2 classes, expected the network's 10" in told
     told = fault(capsys, "eval", str(exported[0]), "--data", str(tmp_path / "validation"))
@@ -240,20 +240,20 @@ def test_a_network_inside_a_run_is_exported_by_the_run(copy: RunFolder, capsys: 
     ("arguments", "law"),
     [
         (["eval", "FOLDER", "--data", "digits", "--device", "gpu"], "device must be auto, cpu, cuda or cuda:N"),
-        (["import", "ConvKX(3", "--into", "there", "--classes", "1"], "--classes: must tell two classes apart"),
+        (["import", "ConvKX(3", "--into", "there", "--classes", "1"], "--classes: got 1, expected at least two classes"),
         (["latency", "FOLDER", "--batch", "0"], "--batch must be greater than"),
-        (["latency", "FOLDER", "--plot", "a.svg"], "must be timed as they are"),
+        (["latency", "FOLDER", "--plot", "a.svg"], "timing the formats of an export failed: got --plot"),
         (["export", "FOLDER", "--format", "onx"], "--format must be one of"),
-        (["export", "FOLDER"], "is an export already"),
+        (["export", "FOLDER"], "got an export, expected the folder of the trained network"),
         (
             ["export", "nowhere"],
-            "nowhere: got no recipe.yaml or network.yaml in it, expected a run folder, or the folder of a trained network",
+            "nowhere: got a folder without recipe.yaml or network.yaml, expected a run folder or the folder of a trained network",
         ),
         (
             ["eval", "FOLDER/model.onnx", "--format", "onnx", "--data", "digits"],
             "got a file, expected the folder of an export, which has formats; leave --format out",
         ),
-        (["latency", "FOLDER/model.onnx"], "an exported file must be timed with its folder"),
+        (["latency", "FOLDER/model.onnx"], "got one file of an export, expected its folder"),
     ],
 )
 def test_options_that_cannot_be_are_one_line(
@@ -275,7 +275,7 @@ def test_every_format_of_an_export_is_timed_in_its_own_runtime(exported, capsys:
     }
     assert all(one["ms"] > 0 for one in found)
     told = fault(capsys, "latency", str(exported[0]), "--runtime", "compile")
-    assert "must be timed as they are, without other networks (got --runtime)" in told
+    assert "timing the formats of an export failed: got --runtime, expected neither other networks nor such options" in told
 
 
 def test_a_folders_network_is_estimated_by_its_structure(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

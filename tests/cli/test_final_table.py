@@ -98,16 +98,16 @@ def test_a_network_of_two_budgets_is_listed_once_with_the_fastest_of_its_files(
     Exports(inputs="", network=WON.network, exported=formats, left_out={}, serving=serving).save(evidence)
     print_outcomes(outcomes().model_copy(update={"outcomes": (first, other)}), tmp_path)
     printed = capsys.readouterr().out
-    assert f"\n{WON.name}, handed out for 0.5x and 0.4x\n" in printed
+    assert f"\n{WON.name}, chosen for 0.5x and 0.4x\n" in printed
     assert printed.count(WON.network) == printed.count(f"exports: {tmp_path}") == 1
     told = " ".join(printed.split())
-    assert (
-        "fastest: model.onnx in runtime, 0.1025 ms/image at batch 20 when exported, 0.49x of the 0.2100 certified in" in told
-    ), "and not model.fp16, which its spread does not tell from it"
+    assert "fastest: model.onnx in runtime, 0.1025 ms/image at batch 20 when exported, 0.49x the 0.2100 certified in" in told, (
+        "and not model.fp16, which its spread does not tell from it"
+    )
     noisy = first.model_copy(update={"interval_ms_per_image": 0.2})
     print_outcomes(outcomes().model_copy(update={"outcomes": (noisy,)}), tmp_path)
     told = " ".join(capsys.readouterr().out.split())
-    assert "ms: half of a 99.9 % interval, at most: its upper end." in told
+    assert "latencies ± half of a 99.9 % interval, or 'at most' its upper end." in told
     assert "0.1025 ms/image at batch 20 when exported; 50.0% on test images" in told, "and no multiple of what tells nothing"
 
 
@@ -126,9 +126,9 @@ def test_known_designs_that_are_within_no_scale_of_a_budget_are_named_once(capsy
     larger, smaller = Budget.parse("0.8x"), Budget.parse("0.5x")
     missing = {"mobilenetv2": (larger, smaller), "regnet": (smaller,), "genet": (smaller,)}
     printed = printed_table(outcomes().model_copy(update={"not_within": missing}), capsys)
-    line = "\nno scale of mobilenetv2 is certified within 0.8x, 0.5x; of regnet and genet\nwithin 0.5x\n"
+    line = "\nno scaled version of mobilenetv2 is certified within 0.8x, 0.5x; of regnet and\ngenet within 0.5x\n"
     assert line in printed
-    assert "no scale" not in printed_table(outcomes(), capsys)
+    assert "no scaled version" not in printed_table(outcomes(), capsys)
 
 
 def test_the_network_that_a_known_design_is_held_against_is_named_in_the_words_of_the_table(
@@ -137,9 +137,9 @@ def test_the_network_that_a_known_design_is_held_against_is_named_in_the_words_o
     (row,) = outcomes().outcomes
     won = row.model_copy(update=dict(KNOWN))
     printed = printed_table(outcomes().model_copy(update={"outcomes": (won,)}), capsys)
-    table, below = printed.split("± of accuracies")
-    assert "best searched" in table
-    assert f"\n{WON.name}, best searched for 0.5x\n" in below
+    table, below = printed.split("accuracies are ±")
+    assert "best found" in table
+    assert f"\n{WON.name}, best of the search for 0.5x\n" in below
 
 
 def test_before_the_export_its_command_stands_in_place_of_files_that_are_not_there(

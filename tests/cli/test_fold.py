@@ -64,15 +64,18 @@ def test_a_folded_network_is_trained_beside_the_original_and_loads_again(capsys:
     [
         (
             ("timm:resnet18", "--images-per-fold", "5"),
-            "--images-per-fold must divide the batch (got 5 for a batch of 64); try --batch 65",
+            "--images-per-fold: got 5 for a batch of 64, expected a divisor of the batch; try --batch 65",
         ),
         (
             ("timm:resnet18", "--images-per-fold", "1"),
-            "--images-per-fold must be the number of images that become one, from 2 on",
+            "--images-per-fold: got 1, expected at least 2, such as 4",
         ),
         (("timm:resnet51",), "is not the name of a timm model; nearest"),
-        (("timm:resnet18", "--recipe", "digits"), "--recipe must go with --into FOLDER and one network"),
-        (("timm:resnet18", "--recipe", "digits", "--into", "x", *V100), "--recipe must train on a device that is here"),
+        (("timm:resnet18", "--recipe", "digits"), "--recipe and --into: got one alone or several networks"),
+        (
+            ("timm:resnet18", "--recipe", "digits", "--into", "x", *V100),
+            "--recipe: got --device estimate:v100, expected a device of this machine",
+        ),
         (("timm:convnext_atto", *V100), "running convnext_atto with all its layers 2 times as wide failed"),
     ],
 )

@@ -55,7 +55,7 @@ def test_on_a_busy_machine_each_call_chooses_the_same_space_and_tells_how_far_ti
     told = [answer(capsys, "init", f"{name}.yaml", "--data", images, "--budget", "5ms")["choices"]["space"] for name in "abcd"]
     spaces = {read_space(f"{name}-space.yaml").model_copy(update={"name": "same"}) for name in "abcd"}
     assert len(spaces) == 1
-    assert all("takes 7 ms per batch here, the shortest of timings that spread by " in each for each in told)
+    assert all("takes 7 ms per batch here (the shortest of timings that spread by " in each for each in told)
     assert any("other work disturbs this machine" in each for each in told)
 
 
@@ -90,10 +90,10 @@ def test_before_a_budget_is_given_it_tells_what_is_in_reach_and_on_what_that_was
     told = answer(capsys, "init", "my.yaml", "--data", images, "--batch", "2")["choices"]
     assert timed == {("masternet", None), ("masternet", 1), ("smallest", None)}, "numbers of threads are compared once"
     assert told["in reach"].startswith(
-        "budgets from about 0.7ms (0.35 ms/image, 0.1x) on, which the network with the fewest MACs"
+        "budgets of about 0.7ms (0.35 ms/image, 0.1x) or more, the latency of the network with the fewest MACs"
     )
     assert "2 threads" in told["latencies"]
-    assert told["budget"].startswith("none is given: 0.8x (5.6 ms per batch of 2, 2.8 ms/image); 0.5x")
+    assert told["budget"].startswith("none given, so 0.8x (5.6 ms per batch of 2, 2.8 ms/image); 0.5x")
     assert told["threads"] == "all 2: the MasterNet takes 70 ms per batch with 1 and 7 with 2"
     assert read_recipe("my.yaml").measure.threads is None
 

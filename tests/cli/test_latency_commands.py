@@ -41,8 +41,10 @@ def test_a_calibrated_network_reads_back_what_it_was_calibrated_with(capsys: pyt
     found = answer(capsys, "latency", "genet-normal", *V100, "--calibrate", "genet-normal=12.8")
     assert found["ms"] == pytest.approx(12.8)
     assert found["device"].startswith("estimate:v100 x ")
-    assert "must be NETWORK=MS" in fault(capsys, "latency", "genet-normal", *V100, "--calibrate", "genet-normal=fast")
-    assert "must go with --device estimate" in fault(capsys, "latency", "genet-light", "--calibrate", "genet-light=1")
+    assert "got 'genet-normal=fast', expected NETWORK=MS" in fault(
+        capsys, "latency", "genet-normal", *V100, "--calibrate", "genet-normal=fast"
+    )
+    assert "expected --device estimate:GPU" in fault(capsys, "latency", "genet-light", "--calibrate", "genet-light=1")
 
 
 def test_an_estimate_is_corrected_by_the_evidence_of_its_gpu_and_of_no_other(
@@ -78,7 +80,7 @@ def test_layers_are_told_with_their_shares_and_without_what_the_device_does_not_
         assert cli.main(["latency", "BL k3 c16 r0.5 @8", "--device", device, "--batch", "2"]) == 0
         lines = capsys.readouterr().out.splitlines()
         heads[device] = next(line.split() for line in lines if line.startswith("layer "))
-        assert re.fullmatch(r"  layers by themselves take [\d.]+ ms together, \d+% of the whole", lines[-1])
+        assert re.fullmatch(r"  the layers timed one by one take [\d.]+ ms in all, \d+% of the whole network", lines[-1])
         first = lines.index(next(line for line in lines if "ms per batch, " in line))
         assert re.search("repeats spread by|too noisy to tell|estimated, not measured", lines[first - 1])
     assert heads["cpu"] == ["layer", "kind", "ms", "share"]
@@ -94,9 +96,9 @@ def test_a_sweep_whose_noise_hides_all_steps_tells_no_staircase(tmp_path: Path, 
     for file in (sweep, noisy):
         assert cli.main(["staircase", "--from", str(file)]) == 0
         told[file] = capsys.readouterr().out
-    assert re.search(r"^too noisy to tell \(\d+%\): widths within that count as equal", told[noisy], re.MULTILINE)
+    assert re.search(r"^too noisy to tell \(\d+%\): latencies within that count as equal", told[noisy], re.MULTILINE)
     assert all(word not in told[noisy] for word in ("edge", "candidate", "plateaus"))
-    assert told[sweep].splitlines()[1].startswith("widths within 2.")
+    assert told[sweep].splitlines()[1].startswith("latencies within 2.")
     assert "edges: 32, 64, 96" in told[sweep]
     assert answer(capsys, "staircase", "--from", noisy)["too_noisy"] is True
 
@@ -140,7 +142,7 @@ def test_what_moved_between_two_evidence_files_is_told(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["latency"], "must be told what to time"),
+        (["latency"], "got nothing to time"),
         (["latency", "timm:resnet5", *V100], "nearest: resnet50"),
         (["latency", "genet-lihgt", *V100], "genet-light"),
         (["latency", "genet-light", "--device", "estimate:v1000"], "did you mean v100"),
@@ -154,11 +156,11 @@ def test_what_moved_between_two_evidence_files_is_told(
         (["latency", "XX k3 c64 @14", *V100, "--sweep", "depth=1..2"], "must be over batch, size, width"),
         (["latency", "genet-light", "--device", "cpu", "--runtime", "cudagraph"], "needs an NVIDIA GPU"),
         (["latency", "genet-light", "--device", "cpu", "--batch", "10000000"], "does not fit into memory at batch 10000000"),
-        (["staircase"], "must be given one of"),
+        (["staircase"], "got 0 of BLOCK, --from CSV and --compare"),
         (["staircase", "XX k3 c64 @14", *V100, "--widths", "64..32"], "not empty"),
         (
             ["staircase", "BL k3 c64 r0.25 @14", *V100, "--widths", "8..30"],
-            "may have, expected at least 2; BL k3 c8 r0.25 @14: ratio",
+            "expected at least 2; BL k3 c8 r0.25 @14: ratio",
         ),
         (["staircase", "ZZ k3 c64 @14", *V100], "ZZ"),
         (["staircase", "--from", "nowhere.csv"], "nowhere.csv"),

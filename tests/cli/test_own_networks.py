@@ -46,7 +46,7 @@ def take(name: str) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("name", "told"),
     [
-        pytest.param("main_last", "trained by its logits, [2] of what", marks=pytest.mark.slow),
+        pytest.param("main_last", "trained by its logits, [2] of its output", marks=pytest.mark.slow),
         pytest.param("masked", "training moves the zeros too", marks=pytest.mark.slow),
         ("Convolutional", ""),
     ],
@@ -99,11 +99,11 @@ def test_a_function_that_was_edited_is_not_taken_for_the_one_that_was_trained(
         edited.setattr(others, "plain", Sigmoids)
         for command in (train, ("eval", "trained", "--data", "digits"), ("latency", "mine/network.yaml"), ("export", "trained")):
             said = fault(capsys, *command)
-            assert "tests.fixtures.others:plain computes something else than when this network was imported" in said
+            assert "tests.fixtures.others:plain no longer computes what it did when this network was imported" in said
             assert said.count("\n") == 0
         Path("mine").rename("before")
         answer(capsys, *take("plain"))
-        assert "network.yaml: got that of another training, expected that of this one" in fault(capsys, *train)
+        assert "network.yaml: got the file of another training, expected that of this one" in fault(capsys, *train)
         assert str(read_structure("mine")) != str(network)
     Path("mine").rename("edited")
     Path("before").rename("mine")
@@ -132,7 +132,7 @@ def test_a_function_that_computes_otherwise_at_every_call_has_no_note_of_that(fu
     ("name", "told"),
     [
         ("plain", "its weights are random: the function loads none"),
-        ("loaded", "its classes have no names: write them into mine/labels.txt"),
+        ("loaded", "to name them, write mine/labels.txt"),
         ("loaded_but_for_its_head", "with its weights, but random ones in head.weight: the function loads none for them"),
     ],
 )
@@ -147,7 +147,7 @@ def test_an_import_says_if_weights_are_random_and_else_that_names_of_classes_are
 
 def test_a_network_that_looks_at_values_is_refused_before_it_is_trained_in_vain(capsys: pytest.CaptureFixture[str]) -> None:
     said = fault(capsys, *take("Branches"))
-    assert said.startswith("mine failed to run on images of 1 x 8 x 8 without a look at their values (")
+    assert said.startswith("mine failed to run on images of 1 x 8 x 8 that have a shape but no values (")
     assert "\n" not in said
     assert not Path("mine").exists()
 
@@ -156,7 +156,7 @@ def test_a_network_that_looks_at_values_is_refused_before_it_is_trained_in_vain(
     ("name", "told"),
     [
         ("INSTANCE", "got a network, expected a function or class that builds one; write def build(): return INSTANCE"),
-        ("OnCuda", "leave .cuda() and .to() out of its code"),
+        ("OnCuda", "remove .cuda() and .to() from its code"),
     ],
 )
 def test_what_a_function_does_wrong_is_told_with_the_way_out(name: str, told: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,7 +174,7 @@ def test_a_batch_larger_than_the_training_set_is_told_and_the_card_states_what_w
 ) -> None:
     Path("huge.yaml").write_text(BRIEF.replace("MORE", "").replace("batch: 128", "batch: 4096"))
     assert cli.main(["train", "@8x1 | Conv k3 c8 s2 | XX k3 c8 s2 d1 | 10", "--recipe", "huge.yaml", "--into", "trained"]) == 0
-    assert "batch 4,096 is shortened to 1,078" in capsys.readouterr().out
+    assert "batch 4,096 is reduced to 1,078" in capsys.readouterr().out
     answer(capsys, "export", "trained", "--format", "pt2")
     assert "batch: 1078" in Path("trained/card.md").read_text()
 
@@ -189,7 +189,7 @@ def test_what_is_folded_is_trained_on_mixed_images_too() -> None:
     ("name", "law"),
     [
         ("frozen", "got weights that are all frozen, expected some to train"),
-        ("Taught", "failed in training mode when given images alone"),
+        ("Taught", "failed in training mode when given only images"),
     ],
 )
 def test_what_cannot_be_trained_is_refused_and_nothing_is_written(
@@ -231,14 +231,14 @@ def test_the_recipe_of_a_search_is_told_from_that_of_one_training_and_a_run_from
     assert fault(capsys, "run", "folder") == "folder: got a folder, expected a recipe; name the recipe's file"
     Path("folder/recipe.yaml").write_text(RECIPE)
     assert fault(capsys, "run", "folder") == (
-        "folder: got the folder of a run, expected a recipe; genet run folder/recipe.yaml --run folder goes on with it"
+        "folder: got the folder of a run, expected a recipe; genet run folder/recipe.yaml --run folder resumes it"
     )
 
 
 def test_an_onnx_file_from_elsewhere_is_not_timed_and_is_not_said_to_be(capsys: pytest.CaptureFixture[str]) -> None:
     Path("mine.onnx").touch()
     said = fault(capsys, "latency", "mine.onnx")
-    assert said.startswith("mine.onnx: got a file from elsewhere, expected one in the folder of an export by genet")
+    assert said.startswith("mine.onnx: got a file from elsewhere, expected one in the folder of a genet export")
 
 
 def test_a_teacher_that_cannot_be_fetched_is_missed_before_the_search(capsys: pytest.CaptureFixture[str]) -> None:

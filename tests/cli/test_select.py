@@ -56,13 +56,16 @@ def test_a_selection_names_the_model_that_predicts_and_the_one_that_would_do_so_
 ) -> None:
     answer(capsys, "fit", copy.path, "--model", "auto")
     assert main(["select", str(copy.path), "--budget", "1000"]) == 0
-    assert "accuracies predicted by model auto, off by " in capsys.readouterr().out
+    assert "accuracies are predicted by model auto, which is off by " in capsys.readouterr().out
     found = Regression.load(copy.regression)
     worse = found.model_copy(update={"model": "paper", "left_out_errors": {"auto": 0.01, "paper": 0.13}})
     worse.model_copy(update={"inputs": current_inputs(copy, "paper")}).save(copy.regression)
     assert main(["select", str(copy.path), "--budget", "1000"]) == 0
     said = capsys.readouterr().out
-    assert "predicted by model paper, off by 13.00 points on trials left out one at a time; auto by 1.00, see `genet fit" in said
+    assert (
+        "by model paper, which is off by 13.00 points on trials left out one at a time; model auto is off by 1.00, "
+        "see `genet fit" in said
+    )
 
 
 def test_a_budget_that_no_network_is_predicted_to_meet_is_said_to_be_out_of_reach(copy: RunFolder) -> None:
@@ -70,7 +73,7 @@ def test_a_budget_that_no_network_is_predicted_to_meet_is_said_to_be_out_of_reac
     unmeasured = tuple(choice.model_copy(update={"measured_ms_per_image": None}) for choice in found.choices)
     (said,) = found.model_copy(update={"choices": unmeasured}).unmet
     assert said.startswith("budget 0.0001x ")
-    assert "can be met by no network on offer: the fastest is predicted at " in said
+    assert "cannot be met by any network on offer: the fastest is predicted at " in said
 
 
 def test_too_few_trials_are_named_in_one_sentence_with_what_is_missing(
@@ -176,7 +179,7 @@ def test_a_validation_trains_what_no_trial_was_of_and_repeats_nothing(
     lost = next(path for path in (copy.path / "validation").glob("*.json"))
     lost.unlink()
     assert answer(capsys, "validate", copy.path, "--n", 6, "--trainings", 2)["verdicts"] == found["verdicts"]
-    assert "networks that no trial was of" in write_report(read_run(copy.path, Progress())).read_text()
+    assert "networks that no trial has trained" in write_report(read_run(copy.path, Progress())).read_text()
     assert Validation.load(copy.validation).epochs == found["epochs"]
 
 

@@ -124,21 +124,20 @@ def test_all_rows_of_a_journal_stand_under_one_roof_and_a_doubtful_one_is_measur
     journal.append(doubtful)
     assert cli.main(["survey", SMALL, *HERE]) == 0
     said = capsys.readouterr().out
-    assert "are taken from" not in said
+    assert "are read from" not in said
     assert f"{roof['roof']['tflops_per_sec']:.4g} TFLOP/s" in said
     assert journal.read().records[-1]["row"]["images_per_sec"] > 1
     assert sum("roof" in record for record in journal.read().records) == 1
     assert cli.main(["survey", SMALL, *HERE]) == 0
     assert (
-        "1 of 1 are taken from runs/survey/survey.jsonl; with another --evidence they are measured anew"
-        in capsys.readouterr().out
+        "1 of 1 are read from runs/survey/survey.jsonl; give another --evidence to measure them again" in capsys.readouterr().out
     )
 
 
 def test_a_table_of_accuracies_that_is_of_none_of_the_networks_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     Path("results.csv").write_text("model,img_size,top1\nresnet18.a1_in1k,224,71.491\n")
     assert cli.main(["survey", "timm:resnet18", "--size", "64", *V100, "--accuracy", "results.csv"]) == 0
-    assert "results.csv: none of its rows is of these networks at these resolutions" in capsys.readouterr().out
+    assert "results.csv: no row is for these networks at these resolutions" in capsys.readouterr().out
     Path("results.csv").write_text("model,top1_percent\nresnet18,71.5\n")
     for size, known in ((("--size", "64"), None), ((), 71.5)):
         found = answer(capsys, "survey", "timm:resnet18", *size, *V100, "--accuracy", "results.csv")
@@ -192,7 +191,7 @@ def test_estimates_stay_estimates_in_a_table_and_are_not_kept(capsys: pytest.Cap
     assert not Path("runs").exists()
     assert answer(capsys, "survey", "--from", "survey.csv")["estimate"] is True
     assert cli.main(["survey", "--from", "survey.csv"]) == 0
-    assert "survey.csv: estimates, of a device that was not there" in capsys.readouterr().out
+    assert "survey.csv: estimates, not measurements" in capsys.readouterr().out
 
 
 def test_rows_alike_in_all_count_once(capsys: pytest.CaptureFixture[str]) -> None:
@@ -244,26 +243,29 @@ def test_a_pattern_stands_for_all_of_timms_models_that_fit(capsys: pytest.Captur
 @pytest.mark.parametrize(
     ("arguments", "law"),
     [
-        ((), "genet survey must be given networks, --preset paper, or --from CSV: one of them"),
-        (("timm:resnet18", "--from", "table.csv"), "one of them"),
-        (("timm:resnet18", "--peak", "100"), "--peak must be TFLOP/s above 0, and go with --from"),
-        (("timm:resnet18", "timm:gernet_s", "--roofline", "x.svg"), "--roofline must go with one network"),
+        ((), "genet survey: got neither of networks (or --preset paper) and --from CSV"),
+        (("timm:resnet18", "--from", "table.csv"), "expected one of them"),
+        (("timm:resnet18", "--peak", "100"), "--peak: got 100, expected TFLOP/s above 0 together with --from"),
+        (("timm:resnet18", "timm:gernet_s", "--roofline", "x.svg"), "--roofline: got 2 networks, expected one"),
         (("timm:resnet51", "timm:gernet_x", *V100), "nearest: resnet5"),
         (("timm:nothing*", *V100), "timm:nothing* matches no timm model"),
         (("--from", "nowhere.csv"), "nowhere.csv: cannot be read"),
         (("--from", "columns.csv"), "columns.csv:1: must have the columns model, images_per_sec, tflops_per_sec"),
         (("--from", "faults.csv"), "faults.csv:3: images_per_sec: must be greater than 0 (got -4)\nfaults.csv:4: top1_percent"),
-        (("--from", "twice.csv"), "twice.csv:3: model: must stand once (got a with other figures before)"),
+        (("--from", "twice.csv"), "twice.csv:3: model: must appear once (got a with other figures above)"),
         (
             ("--from", "commas.csv"),
             "commas.csv:2: got 5 cells, expected one for each of the 4 columns",
         ),
         (
             ("--from", "table.csv", "--size", "32", "--accuracy", "x"),
-            "--from must go without what is asked of a survey",
+            "--from: got --accuracy, --size too, expected it without options for measuring here",
         ),
-        (("timm:resnet18", "--largest-batch", *V100), "--largest-batch must go with a device that is here"),
-        ((SMALL, *HERE, "--evidence", "other.jsonl"), "other.jsonl: got something else, expected the journal of a survey"),
+        (
+            ("timm:resnet18", "--largest-batch", *V100),
+            "--largest-batch: got --device estimate:v100, expected a device of this machine",
+        ),
+        ((SMALL, *HERE, "--evidence", "other.jsonl"), "other.jsonl: got another kind of file, expected the journal of a survey"),
         (("--from", "empty.csv"), "empty.csv:1: must have a row below the header"),
     ],
 )
