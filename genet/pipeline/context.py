@@ -1,4 +1,4 @@
-"""A run folder at work: its recipe, and the device, images and latency table once a step asks for them."""
+"""A run folder in use: its recipe, and the device, images and latency table once a step needs them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from genet.training.splits import Splits, check_augment, load_data
 
 @dataclass
 class RunContext:
-    """The context of all steps of a job on its run folder. What a step asks for is loaded then, and kept.
+    """The context of all steps of a job on its run folder. It loads what a step asks for, and keeps it.
 
     It is `locked` if no other process may write into the folder, and may `remeasure` in another setting than the run's.
     """
@@ -79,7 +79,7 @@ class RunContext:
             if not self.locked or recipe.data.root is None or Path(recipe.data.root).exists():
                 raise
             remedy = f"give --data FOLDER to genet run or genet export, or set data.root in {self.folder.recipe_file}"
-            raise DataError(f"{fault}; if they were moved, {remedy}") from None
+            raise DataError(f"{fault}; if the images were moved, {remedy}") from None
 
     def recognised(self, splits: Splits) -> Splits:
         """Return the images under the name by which the run's results know them; RunError if the results were made from others.
@@ -148,7 +148,9 @@ class RunContext:
         if space.masternets is None:
             return space
         if self.tournament is None or self.tournament.winner is None:
-            raise RunError(f"{self.folder.path}: the tournament for the MasterNet is not over; `genet master RUN` ends it")
+            raise RunError(
+                f"{self.folder.path}: the tournament for the MasterNet is not finished; `genet master RUN` finishes it"
+            )
         return space.around(Network.parse(self.tournament.winner))
 
     @property
@@ -208,12 +210,12 @@ def other_setting(job: RunContext) -> Setting | None:
 
 
 def check_setting(job: RunContext) -> None:
-    """Raise RunError if the run was measured in another setting, in which its rows are of no use."""
+    """Raise RunError if the run was measured in another setting, whose rows cannot be used."""
     if before := other_setting(job):
         was, asked = differences_in_words(before, job.meter.setting)
         raise RunError(
-            f"{job.folder.path}: was measured with {was}, and this command would measure anew with {asked}; give genet run "
-            "--remeasure for that, or settings as before"
+            f"{job.folder.path}: got {asked}, expected {was}, with which the run was measured; give genet run --remeasure "
+            "to measure again, or the earlier settings"
         )
 
 

@@ -49,10 +49,10 @@ def design(
     """Design networks for a folder of images and return the run, as `genet init --data` and `genet run` do.
 
     `budget` is one such as `5ms`, `0.2ms/image` or `0.5x`, or several; `setting` holds the keys of a recipe's `measure`:
-    device, runtime, dtype, memory_format, batch, threads. What else is needed is chosen to suit the images, or stands in
+    device, runtime, dtype, memory_format, batch, threads. All other settings are chosen to suit the images, or come from
     `recipe`: a file, the name of one that comes with genet, or a record, whose images `data` replaces. `space` and
-    `overrides`, values by keys such as `train.epochs`, change the recipe. A run that is in `folder` already (by default
-    `runs/NAME`) is gone on with, by its own recipe and images if none are given. `quiet=False` shows the progress.
+    `overrides`, values by keys such as `train.epochs`, change the recipe. If `folder` (by default `runs/NAME`)
+    holds a run already, it is resumed, with its own recipe and images if none are given. `quiet=False` shows the progress.
     """
     budgets = list(budget) if isinstance(budget, Sequence) and not isinstance(budget, str) else [budget]
     checked, measure = checked_budgets(budgets, str), checked_measure(setting, str)
@@ -73,7 +73,7 @@ def design(
     elif folder is not None and (files := RunFolder(Path(folder))).recipe_file.exists():
         wanted = files.recipe()
     else:
-        raise SpecError(["data must be a folder of images unless a recipe, or a folder with a run in it, is given (got neither)"])
+        raise SpecError(["data: got none, expected a folder of images; give one, or a recipe, or the folder of a run"])
     wanted = with_overrides(wanted, changes)
     if data is not None:
         wanted = wanted.model_copy(update={"data": images_in(wanted.data, str(data))})
@@ -102,7 +102,7 @@ def recipe_for_images(name: str, data: Path, measure: Measure, budgets: Sequence
 def choose_settings(
     images: Inventory, root: str, measure: Measure, budgets: Sequence[Budget], progress: Progress
 ) -> list[RecipeChoice]:
-    """Return what suits a folder of images, which a recipe names as `root`, by the latencies of networks that are timed here."""
+    """Return the settings that suit a folder of images, named `root` in the recipe, from latencies that are timed here."""
     suited = SettingsForImages(images, read_space(shipped_files("templates")["space"]))
     limits_ms = [budget.ms(math.nan, measure.batch) for budget in budgets if not budget.relative]
     timer = BriefTimer(measure, progress)

@@ -27,9 +27,9 @@ from genet.trials.runners.runner import Runner, run_trials
 from genet.trials.work import FineTune
 
 PACE_EVERY_S = 2.0
-PRICE = (  # of going on with a MasterNet that has learnt nothing
-    "its trials tell little, so networks are chosen nearly blindly, and what is trained fully in the same way may learn nothing "
-    "either, for all that a search costs"
+PRICE = (  # of going on although the MasterNet has learnt nothing
+    "its trials say little, so networks are chosen almost blindly, and full trainings may learn nothing either, "
+    "at the cost of a whole search"
 )
 OpenRunner = Callable[[str], Runner]  # the kinds of a recipe's device
 
@@ -66,21 +66,21 @@ def run_planned_trials(
     if damaged and len(results) < len(planned):
         job.progress.say(f"  {damaged_lines('trials.jsonl', damaged)}, and their trials run again")
     if retry and not missing:
-        job.progress.say("  no trial is left to run again")
+        job.progress.say("  there is no trial to run again")
     forget(job.folder.trials_under_way, {trial.id for trial in planned} - {trial.id for trial in missing})
     if missing:
         weights = job.folder.master.with_suffix(".safetensors")
         if not (job.folder.master.exists() and weights.exists()):
-            raise RunError(f"{weights}: the trials need the MasterNet, and it is not there; `genet master RUN` trains it")
+            raise RunError(f"{weights}: does not exist, but the trials need the MasterNet; `genet master RUN` trains it")
         _check_learnt(job, any_master)
         opened = runner(job.recipe.measure.device if job.recipe.measure.here else "auto")
         work = FineTune(trial_context(job), str(job.device))
         with _show_progress(job, planned, missing, results, opened.workers) as tell:
-            expected = "not known yet how long they take"
+            expected = "for a time that is not known yet"
             if opened.speed:
                 expected = f"about {duration(expected_seconds(work.context, missing, job.device) / opened.speed)}"
             give_back_memory(job.device)
-            job.progress.say(f"  {len(missing)} trials to run by {opened.workers} at a time, {expected}")
+            job.progress.say(f"  {len(missing)} trials to run, {opened.workers} at a time, {expected}")
             run_trials(groups(missing, opened.workers), job.folder.trials, opened, work, tell)
     found = _results_of(job, planned)
     _report_missing(job, planned, found)
@@ -88,20 +88,20 @@ def run_planned_trials(
 
 
 def _check_learnt(job: RunContext, any_master: bool) -> None:
-    """Check that the MasterNet is better than chance; only report it, and the price, if `any_master` is set."""
+    """Raise EvidenceError if the MasterNet is no better than chance; only report it if `any_master` is set."""
     master, classes = job.folder.read(job.folder.master, TrainedNetwork), job.recipe.space.input.classes
     why = master.why_unlearnt(classes)
     if why and any_master:
-        job.progress.say(f"  going on with a MasterNet that has learnt nothing: {why}; {PRICE}")
+        job.progress.say(f"  going on although the MasterNet has learnt nothing: {why}; {PRICE}")
     elif why:
         schedule = master_schedule(job.recipe)
         losses = [loss for _, loss, _ in master.curve]
         cause, change = remedy(losses, schedule, classes) if schedule else ("its weights were taken as they are", "")
         command = anew_with(job, change) if change else f"genet check {quoted(job.folder.recipe_file)}"
         raise EvidenceError(
-            f"the MasterNet has learnt nothing: {why}; {cause}, unless the augmentation hides what tells the classes apart, or "
-            f"images are in the wrong folders (for other images give --new-run); --any-master goes on, but {PRICE}; next: "
-            f"{command}"
+            f"the MasterNet has learnt nothing: {why}; {cause}, unless the augmentation hides what tells the classes "
+            "apart, or images are in the wrong folders (for other images give --new-run); --any-master goes on anyway, "
+            f"but {PRICE}; next: {command}"
         )
 
 
@@ -223,5 +223,5 @@ def _report_missing(job: RunContext, planned: Sequence[Trial], found: Sequence[T
         kinds = sorted({str(r.failure.kind) for r in found if r.index == standing.index and r.failure})
         if kinds:
             left = sum(r.index == standing.index and r.failure is None and not (r.control or r.also) for r in found)
-            lacks = f"{left} are left to learn from" if left else "it lacks evidence, and keeps the MasterNet's own"
+            lacks = f"{left} others succeeded" if left else "none succeeded, so it stays as in the MasterNet"
             job.progress.say(f"  super-block {standing.index + 1}: {standing.failed} trials failed ({', '.join(kinds)}); {lacks}")

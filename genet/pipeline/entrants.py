@@ -25,13 +25,13 @@ from genet.search.race import Entrant, Entrants
 from genet.search.scaling import Scales
 from genet.storage import digest
 
-LOOKED_AT = 12  # of the next best predictions, in case some break the budget
+LOOKED_AT = 12  # next best predictions considered, in case some break the budget
 
 
 def find_entrants(job: RunContext) -> Entrants:
     """Return the entrants of the race, from disk if they are current; every measurement stays in the latency table.
 
-    On another machine's evidence no design can be timed: the search's networks race alone, and that is said.
+    On another machine's evidence no design can be timed: the search's networks race alone, which is reported.
     """
     selection = job.folder.read(job.folder.selection, Selection)
     designs = () if job.recipe.measure.latency_file else _designs(job)
@@ -45,13 +45,13 @@ def find_entrants(job: RunContext) -> Entrants:
         selection = select_networks(job)
         inputs = _inputs(job, selection, designs)
     if not designs:
-        job.progress.say("  latencies are another machine's evidence: known designs cannot be timed there, and do not race")
+        job.progress.say("  latencies come from another machine, where known designs cannot be timed, so they do not race")
     fastest: dict[Budget, float] = {}
     for choice in selection.choices:
         fastest[choice.budget] = min(fastest.get(choice.budget, math.inf), certain_ms(choice))
     finder = EntrantFinder(SearchState(job, job.table), dict.fromkeys(choice.budget for choice in selection.choices))
     found, chosen = list[Entrant](), _chosen(job, selection)
-    with job.progress.track("certifying what is predicted to be next best", len(chosen)) as tracker:
+    with job.progress.track("certifying the next best predictions", len(chosen)) as tracker:
         finder.tracker = tracker
         for choice in chosen:
             found += finder.searched(choice)
@@ -61,12 +61,12 @@ def find_entrants(job: RunContext) -> Entrants:
     budgets, met = list(finder.limits), {entrant.budget for entrant in found}
     before = _before(job)
     result = Entrants(
-        inputs="" if _may_pass(finder, before) else inputs,  # what could not be timed for now is tried again by the next command
+        inputs="" if _may_pass(finder, before) else inputs,  # the next command tries again what could not be timed now
         setting=selection.setting,
         masternet_ms_per_image=selection.masternet_ms_per_image,
         entrants=_named(sorted(found, key=lambda entrant: budgets.index(entrant.budget))),
         unmet=_unmet(finder, selection, met, fastest),
-        joint=before.joint if before else (),  # what they taught is not lost, whatever budget they were for
+        joint=before.joint if before else (),  # their results stay useful, whatever budget they were for
         untimed={name: first_line(faults[0]) for name, faults in finder.untimed.items()},
         not_within=missing_designs(designs, found, [budget for budget in budgets if budget in met]),
     )
@@ -223,7 +223,7 @@ class EntrantFinder:
                 tracker.advance()
 
     def _scaled(self, design: Design, resolution: int, budgets: list[Budget], fastest: dict[Budget, float]) -> Iterator[Entrant]:
-        """Yield a design scaled to every budget that it can meet; where it cannot be, that is said."""
+        """Yield a design scaled to every budget that it can meet; report the budgets that it cannot meet."""
         scaled_designs = ScaledDesigns(self.job, self.tracker)
         forms = scaled_designs.forms(design, resolution)
         whole_macs, beyond = structure_cost(design.network.at(resolution)).macs, []
@@ -247,8 +247,8 @@ class EntrantFinder:
                 met_ms = max(self.state.limit_ms(budget), ends[1].ms + ends[1].interval_ms)
                 fastest[budget] = min(fastest[budget], met_ms / self.batch)
         if beyond:
-            why = f", and some could not be timed ({first_line(scaled_designs.faults[0])})" if scaled_designs.faults else ""
-            self.job.progress.say(f"  {design.name} at {resolution} pixels: no scale of it is within {', '.join(beyond)}{why}")
+            why = f"; some could not be timed ({first_line(scaled_designs.faults[0])})" if scaled_designs.faults else ""
+            self.job.progress.say(f"  {design.name} at {resolution} pixels: no scaled version is within {', '.join(beyond)}{why}")
             if scaled_designs.faults:
                 self.untimed[f"{design.name} at {resolution} pixels"] = scaled_designs.faults
 

@@ -46,10 +46,10 @@ def export_selected(job: RunContext, formats: Sequence[str] = (), name: str | No
     known = {each.name: each for outcome in outcomes.outcomes for each in outcome.exported}
     chosen = {each.name: each for each in known.values() if name in (None, each.name, each.network)}
     if not chosen and name is not None:
-        names = ", ".join(known) or "none, for no budget has a network"
-        raise RunError(f"exporting {name} failed: got no such network, expected one of {names}")
+        names = f"one of {', '.join(known)}" if known else "another run, as no budget of this one has a network"
+        raise RunError(f"exporting {name} failed: got no such network, expected {names}")
     recipe, count, images = job.recipe, len(_all(formats)) + TIMED, _ExportImages(job.recipe.data, job.splits, job.recipe.seed)
-    with job.progress.track("exports, each loaded again and compared", len(chosen) * count) as tracker:
+    with job.progress.track("exports (each loaded again and compared)", len(chosen) * count) as tracker:
         for number, raced in enumerate(chosen.values(), start=1):
             folder = (job.folder.path / raced.export).parent
             network = read_notation(raced.network, raced.name)
@@ -98,7 +98,7 @@ def export_folder(folder: Path, formats: Sequence[str], data: Data | None, progr
     if labels is None and images and images.own:
         labels = images.splits.labels
         write_labels(folder, labels)
-    with progress.track("exports, each loaded again and compared", len(_all(formats)) + TIMED) as tracker:
+    with progress.track("exports (each loaded again and compared)", len(_all(formats)) + TIMED) as tracker:
         exports = _exported(module, folder, formats, images, labels, tracker)
         tracker.now("timing the formats")
         exports = with_latencies(exports, folder / "export", device, Measure().batch)
@@ -147,7 +147,7 @@ def _images_of(
     try:
         splits = load_data(data, input_, seed, labels=labels, progress=progress)
     except DataError as fault:
-        where = f"; {by_recipe_in / 'recipe.yaml'} names these images, and --data names others" if by_recipe_in else ""
+        where = f"; {by_recipe_in / 'recipe.yaml'} names these images; give --data FOLDER for others" if by_recipe_in else ""
         raise DataError(f"{fault}{where}") from None
     return _ExportImages(data, splits, seed, own=by_recipe_in is not None)
 
@@ -159,7 +159,7 @@ def _recognised(images: _ExportImages, folder: Path, contents: ImageContents, pr
     """
     try:
         noted = note_in(
-            folder, images.data, contents, "put them back, or give others to calibrate and test with by --data FOLDER"
+            folder, images.data, contents, "put them back, or give --data FOLDER with others to calibrate and test on"
         )
     except RunError:
         if images.own:

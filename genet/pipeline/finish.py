@@ -1,6 +1,6 @@
-"""The end of a run: a note of its recipe and of its files, by which the same command knows that there is nothing to do.
+"""The end of a run: a note of its recipe and its files, by which the same command knows that there is nothing to do.
 
-To read it takes no torch, no device and no image: only the names and sizes of the images are looked at.
+Reading it needs no torch, no device and no image: only the names and sizes of the images are checked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from genet.trials.results import TRIED_AGAIN, read_results
 
 FINISH = "finished.json"
 ELSEWHERE = (FINISH, NOTE, "recipe.yaml", "environment.json", "report.html", LOG)  # of places and times, or judged by itself
-NETWORK_FILES = ("network.yaml", "model.safetensors", "labels.txt")  # of those in its folder, what decides its answers
+NETWORK_FILES = ("network.yaml", "model.safetensors", "labels.txt")  # the files in a network's folder that decide its outputs
 SMALL = 2**20  # bytes: larger files are known by their sizes
 
 
@@ -84,7 +84,7 @@ def finished_before(files: RunFolder, recipe: Recipe) -> Finish | None:
 
 
 def note_place(files: RunFolder, recipe: Recipe) -> None:
-    """Have a finished run name the place where its images lie now, so that later commands find them."""
+    """Record in a finished run where its images are now, so that later commands find them."""
     if read_kept_recipe(files.recipe_file).data.root == recipe.data.root:
         return
     with FolderLock(files.path):

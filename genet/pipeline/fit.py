@@ -11,8 +11,8 @@ from genet.search.regression import Regression
 from genet.storage import digest
 
 WITHOUT: dict[RegressionModel, str] = {
-    "auto": "what they cannot tell is taken from the slopes that all super-blocks share",
-    "paper": "its slopes are the smallest of many that fit; --model auto shares slopes among super-blocks",
+    "auto": "slopes that all super-blocks share stand in for the rest",
+    "paper": "many slopes fit, and the smallest are taken; --model auto shares slopes among super-blocks",
 }
 
 
@@ -21,7 +21,7 @@ def fit_trials(job: RunContext, model: RegressionModel | None = None) -> Regress
     regression = _fitted(job, model or job.recipe.fit.model)
     missing = len(planned_trials(job)) - len(finished_trials(job))
     if missing:
-        job.progress.say(f"  {missing} planned trials are not run yet; `genet distill RUN` runs them")
+        job.progress.say(f"  {missing} planned trials have not run yet; `genet distill RUN` runs them")
     if regression.lacking:
         job.progress.say(f"  too few finished trials of {regression.lacking}: {WITHOUT[regression.model]}")
     regression.save(job.folder.regression)
@@ -29,7 +29,7 @@ def fit_trials(job: RunContext, model: RegressionModel | None = None) -> Regress
 
 
 def current_regression(job: RunContext) -> Regression:
-    """Return the run's regression; fitted anew, and not saved, if its trials or the MasterNet have changed since."""
+    """Return the run's regression; fitted again, and not saved, if its trials or the MasterNet have changed since."""
     known = job.folder.read(job.folder.regression, Regression)
     return known if known.inputs == _evidence_digest(job, known.model) else _fitted(job, known.model)
 

@@ -1,4 +1,4 @@
-"""The rest of a job: what the pre-flight expected of its steps, corrected by what those so far took."""
+"""The time left of a job: the pre-flight's expectation for each step, corrected by the steps so far."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from genet.progress import Progress, duration
 
 # Steps of one pace: timings of whole networks, and trainings. Timings of blocks are repeated for drift, others are not.
 ALIKE = (("calibration", "select", "designs"), ("master", "distill", "race"))
-TOLD_FROM_S = 60.0  # of work on: shorter steps tell little of the pace
+TOLD_FROM_S = 60.0  # least seconds of work before a forecast: shorter steps say little about the pace
 
 
 class Forecast:
-    """The steps of a job with their expected seconds, and what they take. After each the rest is told, by the pace so far.
+    """The expected and actual seconds of a job's steps. After each step it reports the time left at the pace so far.
 
-    What an earlier process did would pass for pace: a job that is `resumed` is told nothing.
+    A `resumed` job gets no report, as the work of the earlier process would distort the pace.
     """
 
     def __init__(self, expected: Mapping[str, float], progress: Progress, resumed: bool) -> None:
@@ -26,13 +26,13 @@ class Forecast:
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Do a step in the block, and tell how long it took and what the rest takes."""
+        """Run a step in the block, and report how long it took and how long the rest takes."""
         began = time.monotonic()
         yield
         self.ended(name, time.monotonic() - began)
 
     def ended(self, name: str, seconds: float) -> None:
-        """Note a step that took so many seconds, and tell the rest."""
+        """Record how many seconds a step took, and report the rest."""
         expected = self._left.pop(name, 0.0)
         self._taken[name] = seconds, expected
         self._worked_s += seconds
@@ -40,7 +40,7 @@ class Forecast:
             rest = {step: left * self._pace(step) for step, left in self._left.items()}
             steps = ", ".join(f"{step} {duration(left)}" for step, left in rest.items())
             took = f"{name} took {duration(seconds)}, expected {duration(expected)}"
-            self._progress.say(f"  {took}; the rest takes about {duration(sum(rest.values()))} by the pace so far: {steps}")
+            self._progress.say(f"  {took}; at this pace the rest takes about {duration(sum(rest.values()))}: {steps}")
 
     def _pace(self, step: str) -> float:
         """Return by how much steps like this one took longer than expected; 1 before the first of them."""

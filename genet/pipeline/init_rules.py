@@ -1,6 +1,6 @@
 """The first recipe for a folder of images: settings that suit them, each with its reason (docs/your-own-images.md).
 
-A choice carries what it changes in the templates of recipe and search space; what no rule is about stays as it is there.
+A choice carries the values that it changes in the templates of recipe and search space; all others stay as in the templates.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ FEWEST_STEPS, SMALLEST_BATCH = 8, 4  # steps of an epoch, if they can be had, an
 MILD = 50_000  # images: with fewer ImageNet's augmentation is too strong
 FAR = 2.0  # the MasterNet is narrowed if it takes so many times the budget, and widened if the budget is so many times as long
 NARROWEST, WIDEST = 1 / 8, 4.0  # times the template's widths
-WITHOUT_TIMM = f"all but timm: its models halve the image in their first layer, and below {SMALL} pixels these do not"
-FLIPS = "leave flip out if left and right differ"
+WITHOUT_TIMM = f"all but timm, whose models halve the image in their first layer; below {SMALL} pixels these networks do not"
+FLIPS = "leave flip out if left and right matter"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ REGIMES = (
 
 
 class BriefTiming(NamedTuple):
-    """A network's ms per batch, the shortest of some brief timings, and the longest over it less one."""
+    """A network's ms per batch: the shortest of some brief timings, and how far the longest is above it, as a share."""
 
     ms: float
     spread: float
@@ -75,21 +75,21 @@ class BriefTiming(NamedTuple):
     by_threads: tuple[tuple[int | None, float], ...] = ()  # ms with so many, if they were compared, all of them first
 
     def __str__(self) -> str:
-        told = f"{four_digits(self.ms)} ms per batch here, the shortest of timings that spread by {self.spread:.0%}"
+        told = f"{four_digits(self.ms)} ms per batch here (the shortest of timings that spread by {self.spread:.0%})"
         busy = self.spread > TOO_NOISY
-        return told + (": other work disturbs this machine, and when it is quiet another choice may be better" if busy else "")
+        return told + (": other work disturbs this machine, and on a quiet one another choice may be better" if busy else "")
 
 
 @dataclass(frozen=True)
 class SettingsForImages:
-    """What suits a folder of images, and around which MasterNet of the template a search begins."""
+    """The settings that suit a folder of images, and the MasterNet that a search begins with."""
 
     images: Inventory
     template: SearchSpace
 
     @property
     def count(self) -> int:
-        """Images to train on, those held out among them."""
+        """Images to train on, including those held out."""
         return sum(self.images.train.values())
 
     @property
@@ -99,7 +99,7 @@ class SettingsForImages:
 
     @property
     def resolution(self) -> int:
-        """The largest resolution that pays with so many images, and that does not enlarge most of them."""
+        """The largest resolution that is worth its time with so many images, and that does not enlarge most of them."""
         most = min(self.regime.edge, self.images.edge)
         return max((edge for edge in EDGES if edge <= most), default=EDGES[0])
 
@@ -122,7 +122,7 @@ class SettingsForImages:
         return 1 if self.resolution < SMALL else 2
 
     def space(self, share: float) -> SearchSpace:
-        """Return the template's space for these images, of so many times its widths."""
+        """Return the template's space for these images, with its widths times `share`."""
         size, own = self.resolution, self.template
         whole = math.log2(size / LAST_MAP) >= 1 + len(own.superblocks)  # the stem and each super-block halve the image
         stem = own.stem.model_copy(update={"stride": self.stem_stride})
@@ -139,7 +139,7 @@ class SettingsForImages:
         regime, count, size = self.regime, self.count, self.resolution
         few = f"as there are fewer than {regime.fewer_than:,} images" if regime.fewer_than < math.inf else f"for {count:,} images"
         edge = self.images.edge
-        why = f"more pays little, {few}" if size == regime.edge else f"half of the images are no larger than {edge}"
+        why = f"more would gain little, {few}" if size == regime.edge else f"half of the images are no larger than {edge}"
         held_out = round(self.held_out * count)
         schedule = f"batch: {self.batch}, learning_rate: {regime.rate:g}, warmup_epochs: 5, weight_decay: {regime.weight_decay}"
         trainings = {
@@ -152,21 +152,22 @@ class SettingsForImages:
             *([RecipeChoice("formats", WITHOUT_TIMM)] if self.stem_stride == 1 else []),
             RecipeChoice(
                 "held out",
-                f"{self.held_out:g} of the images to train on, about {held_out:,}; they decide between networks",
+                f"{self.held_out:g} of the training images, about {held_out:,}; they decide between networks",
                 {"data.nas_validation": f"{self.held_out:g}"},
             ),
             RecipeChoice(
-                "batch", f"{self.batch} images per training step, {(count - held_out) // self.batch or 1:,} times an epoch"
+                "batch", f"{self.batch} images per training step, {(count - held_out) // self.batch or 1:,} steps per epoch"
             ),
             RecipeChoice(
                 "epochs",
-                f"{regime.epochs}, for the MasterNet {regime.epochs // 2}, for a trial {regime.trial_epochs}, {few}",
+                f"{regime.epochs} per full training, {regime.epochs // 2} for the MasterNet, {regime.trial_epochs} per trial, "
+                f"{few}",
                 {**trainings, **{f"distill.{key}": str(value) for key, value in trials.items()}},
             ),
             _augmentation(size, count),
             RecipeChoice(
                 "effort",
-                f"{regime.effort}, and {regime.trials_per_type} trials of a block type, {few}",
+                f"{regime.effort}, with {regime.trials_per_type} trials per block type, {few}",
                 {"search.effort": regime.effort, "race.effort": regime.effort},
                 {"perturb.trials_per_type": str(regime.trials_per_type)},
             ),
@@ -206,16 +207,20 @@ def measured_choices(masternet: BriefTiming, smallest: BriefTiming | None, batch
         told = f"{chosen}: the MasterNet takes {four_digits(one_ms)} ms per batch with {one}"
         told += f" and {four_digits(every_ms)} with {every}"
         found.append(RecipeChoice("threads", told, {"measure.threads": "1"} if masternet.threads else {}))
-    found.append(RecipeChoice("latencies", f"on {masternet.setting}, each network at most {TIMINGS} times, the shortest counts"))
+    found.append(
+        RecipeChoice("latencies", f"on {masternet.setting}; each network is timed up to {TIMINGS} times, and the shortest counts")
+    )
     if smallest:
         least = Budget(float(f"{smallest.ms:.3g}"), "ms")
         forms = least.all_forms(masternet.ms, batch)
-        found.append(RecipeChoice("in reach", f"budgets from about {forms} on, which the network with the fewest MACs takes"))
+        found.append(
+            RecipeChoice("in reach", f"budgets of about {forms} or more, the latency of the network with the fewest MACs")
+        )
     return found
 
 
 def budget_choice(budgets: Sequence[BudgetOutlook], given: bool) -> RecipeChoice:
-    """Return the choice of budgets, told in all forms that are known, and those that seem out of reach."""
+    """Return the choice of budgets in all known forms, marking those that seem out of reach."""
 
     def told(each: BudgetOutlook) -> str:
         forms = f"{each.budget} ({each.others})" if each.others else str(each.budget)
@@ -223,22 +228,22 @@ def budget_choice(budgets: Sequence[BudgetOutlook], given: bool) -> RecipeChoice
 
     in_words = "; ".join(map(told, budgets))
     values = {"select.budgets": f"[{', '.join(str(each.budget) for each in budgets)}]"}
-    return RecipeChoice("budget", in_words, values) if given else RecipeChoice("budget", f"none is given: {in_words}")
+    return RecipeChoice("budget", in_words, values) if given else RecipeChoice("budget", f"none given, so {in_words}")
 
 
 def _augmentation(size: int, count: int) -> RecipeChoice:
     if size <= SMALL:
-        description = f"windows shifted by up to {size // 8} pixels, and flips, as usual up to {SMALL} pixels"
+        description = f"shifts of up to {size // 8} pixels and flips, as is usual up to {SMALL} pixels"
         return RecipeChoice("augment", f"{description}; {FLIPS}", {"augment": f"{{crop: {size // 8}, flip: true}}"})
     if count < MILD:
-        description = f"windows of 35 % of the area or more, and flips, as there are fewer than {MILD:,} images"
+        description = f"crops of at least 35 % of the area and flips, as there are fewer than {MILD:,} images"
         return RecipeChoice("augment", f"{description}; {FLIPS}", {"augment": "{scale: [0.35, 1], flip: true}"})
     usual = {"augment": "{scale: [0.08, 1], flip: true, color_jitter: 0.4}"}
-    return RecipeChoice("augment", f"that of ImageNet trainings; {FLIPS}", usual)
+    return RecipeChoice("augment", f"as in ImageNet trainings; {FLIPS}", usual)
 
 
 def _values(space: SearchSpace) -> dict[str, str]:
-    """Return the values of a space that the template has otherwise."""
+    """Return the values of a space that differ from the template."""
     input_, head = space.input, space.head
     found = {"input.channels": input_.channels, "input.classes": input_.classes, "input.resolutions": [*input_.resolutions]}
     found |= {"stem.width": space.stem.width, "stem.stride": space.stem.stride}

@@ -1,9 +1,9 @@
-"""Rounds of joint trials: whole networks near the budgets are trained shortly, chosen by what those before have taught.
+"""Rounds of joint trials: brief trainings of whole networks near the budgets, each round chosen by the results so far.
 
-A joint trial is a short training of the race. Half of them are spread, to tell most about all effects. Then each budget in turn
-gets the network that is best in one sample of the posterior after all short trainings so far, among the neighbours of its best
-networks (Thompson sampling). Their latencies are predicted, neighbours of the best to be off as it is itself, which is measured;
-the best few of each budget are certified, and go on.
+A joint trial is a short training of the race. Half of them are spread so that they say most about all effects. Then each budget
+in turn gets the network that is best in one sample of the posterior after all short trainings so far, among the neighbours of its
+best networks (Thompson sampling). Latencies are predicted; those of the neighbours are corrected by the measured error of the
+best. The best few of each budget are certified, and go on to the race.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ TARGET_SHARE = 0.96  # of a budget that joint trials are predicted to take at mo
 ENTRANTS = "short trainings of the entrants"
 
 Train = Callable[[Mapping[str, str], str], Mapping[str, float]]  # names by network, title -> held-out accuracies
-Known = Callable[[Mapping[str, str]], Collection[str]]  # the same names -> those that are trained shortly already
+Known = Callable[[Mapping[str, str]], Collection[str]]  # the same names -> those that are trained briefly already
 
 
 def run_joint_trials(job: RunContext, found: Entrants, train: Train, trained: Known) -> Entrants:
@@ -97,7 +97,7 @@ class _JointTrials:
         return median(self._slower.get(budget) or [1.0])
 
     def run(self, trained: Known) -> None:
-        """Go on until every budget has its share of the joint trials, or no other network is near it."""
+        """Run rounds until every budget has its share of the joint trials, or no other network is near it."""
         count, places = self._job.recipe.search.count, len(self._near)
         shares = {budget: len(range(place, count, places)) for place, budget in enumerate(self._near)}
         self._learn({entrant.network: entrant.name for entrant in self._found.entrants}, ENTRANTS)
@@ -108,10 +108,10 @@ class _JointTrials:
         found = search(quotas, self._evidence, self._run_round, self._job.recipe.seed)
         for budget, done in zip(self._near, found, strict=True):
             if done < shares[budget]:
-                self._job.progress.say(f"  {done} joint trials for {budget}: no other network is near it")
+                self._job.progress.say(f"  only {done} joint trials for {budget}: no other network is near that latency")
 
     def _run_round(self, proposals: Sequence[tuple[int, Network]]) -> Evidence[Network]:
-        """Write down what is proposed, so that a later command goes on with it, and train it."""
+        """Save the proposals, so that a later command can resume them, and train them."""
         budgets, number = list(self._near), 1 + max((trial.round for trial in self._found.joint), default=0)
         new = tuple(JointTrial(network=str(network), budget=budgets[place], round=number) for place, network in proposals)
         self._found = self._found.model_copy(update={"joint": (*self._found.joint, *new)})
@@ -168,11 +168,11 @@ class _JointTrials:
                     entrant = self._finder.entrant(named, certificate, None, budget, predicted)
                     found.append(entrant.model_copy(update={"predicted_ms_per_image": predicted}))
         if joint and not found:
-            self._job.progress.say(f"  no joint trial for {budget} goes on: none of the best is certified")
+            self._job.progress.say(f"  no joint trial for {budget} goes on to the race: none of the best is certified")
         return found
 
     def _learn(self, names: Mapping[str, str], title: str) -> None:
-        """Train networks shortly, and keep those that can be compared with the space's."""
+        """Train networks briefly, and keep those that can be compared with the space's."""
         self._reached |= self._train(names, title)
         networks = [read_notation(notation, name) for notation, name in names.items() if notation in self._reached]
         self._networks |= {str(each): each for each in networks if isinstance(each, Network) and self._comparable(each)}

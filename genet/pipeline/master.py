@@ -79,7 +79,7 @@ def master_cost(recipe: Recipe) -> float:
 def _tune_master(job: RunContext, schedule: Schedule, folder: Path) -> TrainedNetwork:
     """Train the MasterNet from the weights in a folder; RunError if the run's trials started from others.
 
-    Those of a classifier for other classes are drawn anew.
+    A classifier for other classes gets new weights.
     """
     module = cast("GENet", load(folder))
     if numbered_like(module, read_labels(folder), job.splits.labels) is None:
@@ -107,7 +107,8 @@ def _check_no_trials(job: RunContext, folder: Path) -> None:
     """Raise RunError if trials started from other weights than those in the folder."""
     if job.folder.master.exists() and job.folder.trials.read().records:
         raise RunError(
-            f"master.from: {folder} must hold the weights that the run's trials started from; give --new-run for new trials"
+            f"master.from: got other weights in {folder}, expected those that the run's trials started from; give "
+            "--new-run for new trials"
         )
 
 

@@ -1,4 +1,4 @@
-"""The pre-flight: how large the job is, how long it will take here, and which budgets can be met at all.
+"""The pre-flight: how large the job is, how long it will take here, and which budgets can be met.
 
 The MasterNet and the network with the fewest MACs are timed whole, and some of what the job repeats many times is done: rows of
 the table, rounds of a network, training steps, steps of a trial in every super-block. Nothing is guessed from the machine's size.
@@ -69,7 +69,7 @@ class Preflight(Record):
 
 
 def preflight(job: RunContext) -> Preflight:
-    """Size the job up; takes a few seconds and keeps its measurements in the table.
+    """Return the size of the job; takes a few seconds and keeps its measurements in the table.
 
     Before a tournament is over, it is sized up around the MasterNet of the space. EvidenceError if latencies come from a file
     that does not hold the MasterNet.
@@ -80,7 +80,7 @@ def preflight(job: RunContext) -> Preflight:
     widths, batch = space.widths_on_offer(), table.setting.batch
     rows = expected_rows(space, recipe.measure.calibration_networks)
     trials = plan_trials(space, widths, recipe.search_resolution, recipe.seed, recipe.distill)
-    with job.progress.track("a little of all work, timed to foresee the time", 4) as tracker:
+    with job.progress.track("timing a little of each kind of work", 4) as tracker:
         tracker.now("the MasterNet and the smallest networks")
         timed = partial(_whole_ms, table, job.meter, job.reference)
         timed(job.reference)
@@ -224,8 +224,10 @@ def _how_found(seen: Preflight, setting: Setting) -> str:
         return "estimated"
     rounds = seen.masternet_rounds
     low, high = min(rounds), max(rounds)
-    busy = ": other work disturbed it" if high - low > TOO_NOISY * low else ""
-    return f"the mean of {len(rounds)} measured rounds of {low:.4f} to {high:.4f}; multiples such as 0.5x are of it{busy}"
+    busy = " (disturbed by other work)" if high - low > TOO_NOISY * low else ""
+    return (
+        f"the mean of {len(rounds)} measured rounds from {low:.4f} to {high:.4f}{busy}; budgets such as 0.5x are multiples of it"
+    )
 
 
 def outlook(seen: Preflight, setting: Setting) -> list[str]:
@@ -237,8 +239,8 @@ def outlook(seen: Preflight, setting: Setting) -> list[str]:
         "trials": f"at most {seen.trials}",
         "measurements": f"about {seen.rows.rows} blocks, {seen.rows.sweep} of them to find the staircases, and "
         f"{seen.rows.networks} whole networks",
-        "tournament": f"{seen.contenders} designs for the MasterNet, at most {seen.cost.get(TOURNAMENT, 0):.1f} full trainings' "
-        "worth" + ("" if seen.found else "; all other figures assume the MasterNet of the space"),
+        "tournament": f"{seen.contenders} designs for the MasterNet, at most {seen.cost.get(TOURNAMENT, 0):.1f} full trainings"
+        + ("" if seen.found else "; all other figures assume the MasterNet of the space"),
         "cost": f"at most {cost_in_words(seen.cost)}",
         "expected time": f"about {duration(sum(seen.seconds.values()))} from the start: "
         + ", ".join(f"{step} {duration(seconds)}" for step, seconds in seen.seconds.items()),

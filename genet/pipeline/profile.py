@@ -29,7 +29,7 @@ def check_job(job: RunContext) -> Preflight:
     """Check before any hour is spent: the job's size, time and budgets, and whether a teacher is available."""
     _same_kind_of_device(job)
     if before := other_setting(job):  # whose rows are not used
-        job.progress.say(f"  measured before in another setting, and now anew: {before}")
+        job.progress.say(f"  the run was measured in another setting before ({before}), and is measured again now")
     undecided = job.recipe.space.masternets is not None and not (job.tournament and job.tournament.winner)
     if undecided or not job.folder.master.exists():
         spec = training_spec(job, job.reference, job.recipe.train)
@@ -49,8 +49,8 @@ def _same_kind_of_device(job: RunContext) -> None:
         before = DeviceCard.load(job.folder.environment)
         if before.kind != job.card.kind:
             raise RunError(
-                f"{job.folder.path}: was measured on {before.name}, and device auto finds {job.card.name} now; "
-                f"give --device {job.card.kind} and --remeasure to measure anew here"
+                f"{job.folder.path}: got {job.card.name} as device auto, expected {before.name}, on which the run was "
+                f"measured; give --device {job.card.kind} and --remeasure to measure again here"
             )
 
 
@@ -127,7 +127,7 @@ def _measure(job: RunContext, asked: Iterable[Block], title: str) -> None:
     _say_marked(job, marked)
     failed = [row for block in wanted if (row := job.table.block_row(block)) and row.failure]
     if failed:
-        job.progress.say(f"  {len(failed)} blocks could not be measured and are not on offer, such as {failed[0].failure}")
+        job.progress.say(f"  {len(failed)} blocks could not be measured and are left out, such as {failed[0].failure}")
 
 
 def _profile(job: RunContext, wanted: Iterable[Block], tracker: Tracker) -> int:
@@ -178,7 +178,7 @@ def _check_evidence(job: RunContext, wanted: list[Block]) -> None:
             lacking.append(block)
     if lacking:
         raise EvidenceError(
-            f"reading {job.recipe.measure.latency_file} failed: got no row for {len(lacking)} blocks of this space, such as "
-            f"{lacking[0]}, expected one for each; "
-            f"measure them on {job.table.setting.device.name} with `genet profile RUN` of this very recipe"
+            f"reading {job.recipe.measure.latency_file} failed: got no row for {len(lacking)} blocks of this space, such "
+            f"as {lacking[0]}, expected one for each; measure them on {job.table.setting.device.name} with `genet profile "
+            "RUN` of this recipe"
         )

@@ -37,12 +37,12 @@ UNRACED = {"joint", "promoted_inputs", "not_within"}  # of the entrants' fields:
 
 
 def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
-    """Find the entrants, add the best of joint trials, train all, short and then fully, and say who wins each budget.
+    """Find the entrants, add the best joint trials, train all briefly and the best fully, and name the winner of each budget.
 
-    Joint trials belong to the race: they are its short trainings, and the entrants' short trainings teach them. What is
-    trained already is not repeated; what failed by the machine or the images is.
+    Joint trials belong to the race: they are its short trainings, and learn from those of the entrants. Finished trainings
+    are not repeated; those that failed because of the machine or the images are.
 
-    EvidenceError if no network of any budget can be trained, once the results tell so.
+    EvidenceError if no network of any budget can be trained; the results are written first.
     """
     masternet, _ = job.folder.read(job.folder.master, TrainedNetwork), job.splits  # the images must not have changed
     found = find_entrants(job)
@@ -78,7 +78,7 @@ def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
         result.save(job.folder.results)
     if entrants and not winners:
         why = "; ".join(f"{name}: {failure}" for name, failure in trainings.failures.items())
-        raise EvidenceError(f"the race failed: got no network that could be trained, expected one for a budget at least ({why})")
+        raise EvidenceError(f"the race failed: got no network that could be trained, expected at least one ({why})")
     job.folder.delete_race_checkpoints()
     return result
 
@@ -161,7 +161,7 @@ def _trained(job: RunContext, trainings: Trainings, entrants: Sequence[Entrant])
         again = [(network, tried[network]) for network in sorted(doubtful) if tried[network] < most]
         if not again:
             return scores
-        full |= trainings.train("trainings of those in doubt, once more", again, schedule)
+        full |= trainings.train("another training of those in doubt", again, schedule)
 
 
 def _cost(job: RunContext, trainings: Trainings) -> dict[str, float]:

@@ -47,7 +47,7 @@ def run_job(
     try:
         outcomes = run_race(job, trainer)
     except EvidenceError:
-        write_report(job)  # which tells why no budget has a network
+        write_report(job)  # which says why no budget has a network
         raise
     export_selected(job)
     write_report(job)

@@ -68,7 +68,7 @@ class RunFolder:
     def read(self, file: Path, record: type[R]) -> R:
         """Read a step's result; if it is missing, RunError names the command that makes it."""
         if not file.exists():
-            raise RunError(f"{file}: this step needs it, and it is not there; `{COMMAND_THAT_WRITES[file.name]}` writes it")
+            raise RunError(f"{file}: does not exist, but this step needs it; `{COMMAND_THAT_WRITES[file.name]}` writes it")
         return record.load(file)
 
     def if_there(self, file: Path, record: type[R]) -> R | None:
@@ -76,7 +76,7 @@ class RunFolder:
         return record.load(file) if file.exists() else None
 
     def read_current(self, file: Path, record: type[D], inputs: str) -> D | None:
-        """Read a result if it is there and was made from just these inputs, else None, and it must be made anew."""
+        """Read a result if it exists and was made from exactly these inputs; else None, and the caller makes it again."""
         if not file.exists():
             return None
         try:
@@ -88,7 +88,7 @@ class RunFolder:
     def recipe(self) -> Recipe:
         """Return the recipe the run follows; RunError if the folder is no run folder."""
         if not self.recipe_file.exists():
-            raise RunError(f"{self.path}: got no recipe.yaml in it, expected a run folder; `genet run RECIPE` makes one")
+            raise RunError(f"{self.path}: got a folder without recipe.yaml, expected a run folder; `genet run RECIPE` makes one")
         recipe = read_kept_recipe(self.recipe_file)
         return recipe.model_copy(update={"data": relocated(recipe.data, self.path)})
 
@@ -111,8 +111,8 @@ class RunFolder:
                 differ = first_of(_differences(recipe, self.recipe()), DIFFERENCES_TOLD)
                 again = f"genet run {quoted(self.recipe_file)} --run {quoted(self.path)}"
                 raise RunError(
-                    f"{self.path}: got a run of another recipe ({differ}), with which `{again}` goes on as it is, expected one "
-                    "of this recipe; use --new-run for a new folder, or --run FOLDER"
+                    f"{self.path}: got a run of another recipe ({differ}), expected one of this recipe; use --new-run for a new "
+                    f"folder, or --run FOLDER; `{again}` resumes that run"
                 )
         elif self.path.exists() and (
             not self.path.is_dir() or any(file.name not in (".lock", NOTE) for file in self.path.iterdir())

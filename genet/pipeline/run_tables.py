@@ -1,4 +1,4 @@
-"""The results of a run as tables, for notebooks: a row a network, a trial, a measured block."""
+"""The results of a run as tables, for notebooks: one row per network, trial or measured block."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from genet.trials.results import read_results
 class ExportFolders(dict[str, Path]):
     """The folders of a run's exports by budget; any form of a budget finds its folder.
 
-    RunError, which names the budgets, for one that is none of them.
+    RunError, which names the budgets, for any other.
     """
 
     def __init__(self, folder: Path, found: Outcomes) -> None:
@@ -38,11 +38,11 @@ class ExportFolders(dict[str, Path]):
         if row := next(equal, None):
             return self[str(row.budget)]
         if wanted in {*self._found.untrained, *(each.budget for each in self._found.unmet)}:
-            raise self._error(asked, "run.shortfalls tells why it has no network")
+            raise self._error(asked, "see run.shortfalls for the reason")
         raise self._error(asked, f"genet.design(folder={str(self._folder)!r}, budget={str(asked)!r}) designs for it too")
 
     def _error(self, asked: object, remedy: str) -> RunError:
-        known = f"one of {', '.join(self)}" if self else "one that is met, and none is"
+        known = f"one of {', '.join(self)}" if self else "one that is met (none is)"
         return RunError(f"{self._folder}: got budget {asked}, expected {known}; {remedy}")
 
     def _ms(self, budget: Budget) -> float:

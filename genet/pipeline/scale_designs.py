@@ -21,7 +21,7 @@ C = TypeVar("C")  # the type of a certificate
 
 
 class ScaledDesigns:
-    """The scales of designs, timed as they are asked for; `faults` tells why some could not be, and `tracker` which it is."""
+    """The scales of designs, timed when they are needed; `faults` says why some could not be, `tracker` shows which is."""
 
     def __init__(self, job: RunContext, tracker: Tracker = UNSEEN) -> None:
         self._job, self._tracker, self._timed = job, tracker, 0

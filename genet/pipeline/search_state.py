@@ -70,7 +70,7 @@ class SearchState:
 
     @cached_property
     def regression(self) -> Regression:
-        """The regression of accuracies, fitted anew if the trials have changed."""
+        """The regression of accuracies, fitted again if the trials have changed."""
         return current_regression(self.job)
 
     @cached_property

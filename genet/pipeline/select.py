@@ -27,7 +27,7 @@ def select_networks(job: RunContext) -> Selection:
     """Choose by predictions, and certify on the device; on evidence from elsewhere, choose by predictions alone."""
     state = SearchState(job, job.table)
     if state.regression != job.folder.read(job.folder.regression, Regression):
-        job.progress.say("  the trials have changed since they were fitted: fitted anew")
+        job.progress.say("  the trials have changed since the last fit: fitting again")
         state.regression.save(job.folder.regression)
     staircases = job.folder.read(job.folder.staircase, Staircases)
     evidence = (state.regression.model_dump_json(), staircases.model_dump_json(), job.recipe.select.model_dump_json())
@@ -64,7 +64,7 @@ def _measure_roof(job: RunContext, setting: str) -> None:
 def _certified_selection(state: SearchState) -> Selection:
     budgets, error = state.job.recipe.select.budgets, state.predictor.correction.left_out_error
     choices = []
-    with state.job.progress.track("selecting, each network measured whole", len(budgets) * len(state.kept)) as tracker:
+    with state.job.progress.track("selecting (networks measured whole)", len(budgets) * len(state.kept)) as tracker:
         for budget in budgets:
             for resolution in state.kept:
                 choices.append(_certified_choice(state, budget, resolution, tracker))

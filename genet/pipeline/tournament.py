@@ -62,7 +62,7 @@ def summary(job: RunContext) -> str:
     if found.winner is None:
         return f"round {max(1, len(found.rounds))} of {found.planned}, {len(found.contenders)} designs of {ms}"
     if not others:
-        return f"no other design is as fast as the MasterNet of the space, {ms}, which stays"
+        return f"the MasterNet of the space stays: no other design is within its {ms}"
     accuracy = "" if first.error is None else f", {percent(first.reached[-1] or 0.0)} ± {100 * first.error:.1f}"
     return f"the MasterNet is {first.contender.design}, the best of {len(found.contenders)} designs of {ms}{accuracy}"
 
@@ -80,7 +80,7 @@ def standings_of(job: RunContext) -> tuple[Standing, ...]:
 
 
 def _start_tournament(job: RunContext, designs: Sequence[Design], inputs: str) -> Tournament:
-    """Scale every design to the latency of the space's MasterNet; one that no scale of is as fast does not take part."""
+    """Scale every design to the latency of the space's MasterNet; a design with no scale that fast does not take part."""
     try:
         measure_network(job.table, job.meter, job.reference, job.reference, MANY)
         found = _contenders(job, designs)
@@ -88,8 +88,8 @@ def _start_tournament(job: RunContext, designs: Sequence[Design], inputs: str) -
         if not job.recipe.measure.latency_file:
             raise
         raise EvidenceError(
-            f"the tournament for the MasterNet failed: {first_line(fault)}; a run of this very recipe on that machine measures "
-            "it, or leave masternets out"
+            f"the tournament for the MasterNet failed: {first_line(fault)}; run this recipe on that machine to measure it, "
+            "or leave masternets out"
         ) from None
     begun = Tournament(
         inputs=inputs, setting=job.table.setting, contenders=found, planned=len(tournament_rounds(len(found), job.recipe.train))
@@ -110,7 +110,7 @@ def _contenders(job: RunContext, designs: Sequence[Design]) -> tuple[Contender, 
 
 
 def _contender(job: RunContext, design: Design, tracker: Tracker) -> Contender | None:
-    """Return a design at the reference's latency, and the reference as it is; None, which is said, if no scale is as fast.
+    """Return a design scaled to the reference's latency, or the reference itself; None, with a report, if no scale is that fast.
 
     If it would have to give up more than half of its widths, it takes part with less depth.
     """
@@ -132,7 +132,9 @@ def _contender(job: RunContext, design: Design, tracker: Tracker) -> Contender |
         scales = scaled_designs.within(forms, limit_ms, certify, structure_cost(network).macs)
         if not scales:
             why = f" ({first_line(scaled_designs.faults[0])})" if scaled_designs.faults else ""
-            job.progress.say(f"  {design.name}: no scale of it is within {limit_ms / batch:.4f} ms/image{why}; it takes no part")
+            job.progress.say(
+                f"  {design.name}: no scaled version is within {limit_ms / batch:.4f} ms/image{why}; it does not take part"
+            )
             return None
         found = scales[-1]
     scaled, row = found
@@ -165,14 +167,14 @@ def _run_rounds(job: RunContext, found: Tournament, runner: OpenRunner) -> Tourn
         if lost:
             why = "; ".join(f"{name}: {failure}" for name, failure in lost.items())
             raise EvidenceError(
-                f"the tournament for the MasterNet failed: got no result of {len(lost)} designs ({why}), expected one of each; "
-                "the same command tries them again, or leave these designs out of masternets"
+                f"the tournament for the MasterNet failed: got no result for {len(lost)} designs ({why}), expected one for "
+                "each; give the same command to try them again, or leave them out of masternets"
             )
         left = ranked(left, {network: line.held_out for (network, _), line in lines.items() if line.held_out is not None})
         if not left:
             why = "; ".join(f"{name}: {failure}" for name, failure in trainings.failures.items())
             raise EvidenceError(
-                f"the tournament for the MasterNet failed: got no design that could be trained, expected one ({why})"
+                f"the tournament for the MasterNet failed: got no design that could be trained, expected at least one ({why})"
             )
         if len(left) == 1:  # of a round in which the others failed
             break

@@ -147,7 +147,7 @@ def train_anew(
     tracker: Tracker,
     parent: GENet | None = None,
 ) -> TrainedNetwork:
-    """Train a network; one that was interrupted goes on from its last checkpoint, which lies beside the result.
+    """Train a network; one that was interrupted resumes from its last checkpoint, which is beside the result.
 
     The tracker counts epochs. Of several processes the first writes.
     """
@@ -290,7 +290,7 @@ def note_in(folder: Path, data: Data, contents: ImageContents, remedy: str) -> I
 
 
 def update_image_place(file: Path, root: str | None) -> None:
-    """Have the recipe of a finished training name the place where its images lie now."""
+    """Update the recipe of a finished training with the present folder of its images."""
     recorded = read_training(file) if file.exists() else None
     if recorded and recorded.data.root != root:
         data = recorded.data.model_copy(update={"root": root})
@@ -300,10 +300,13 @@ def update_image_place(file: Path, root: str | None) -> None:
 def _check_free(folder: Path, spec: TrainingSpec, recipe: TrainingRecipe) -> None:
     if not (any(folder.glob("model.*.checkpoint*")) or (folder / "model.json").exists()):
         if (folder / WEIGHTS_FILE).exists():
-            raise RunError(f"{folder}: must hold no weights from elsewhere, for training starts anew; give another --into FOLDER")
+            raise RunError(
+                f"{folder}: got weights from elsewhere, expected none, as training starts from scratch; give another --into "
+                "FOLDER"
+            )
         file = folder / NETWORK_FILE
         if file.exists() and read_structure(file) != spec.network:
-            raise RunError(f"{file}: got that of another training, expected that of this one; give another --into FOLDER")
+            raise RunError(f"{file}: got the file of another training, expected that of this one; give another --into FOLDER")
         return  # no training was paid for here
     if any(folder.glob(f"model.{spec.inputs[:8]}.checkpoint*")):
         return
@@ -314,7 +317,7 @@ def _check_free(folder: Path, spec: TrainingSpec, recipe: TrainingRecipe) -> Non
     for name, is_same in same.items():
         if (folder / name).exists() and not is_same(folder / name):
             raise RunError(
-                f"{folder / name}: got that of another training, expected that of this one; give another --into FOLDER"
+                f"{folder / name}: got the file of another training, expected that of this one; give another --into FOLDER"
             )
 
 
@@ -368,6 +371,6 @@ def teacher_of(spec: TrainingSpec, labels: tuple[str, ...] | None) -> nn.Module 
     differ = name_differences(labels, opened.labels) if labels and opened.labels else None
     if differ:
         lacking, extra, hint = differ
-        classes = f"lacks {lacking or 'none'} and has {extra or 'none'} besides"
+        classes = f"lacks {lacking or 'none'} and has {extra or 'none'} in addition"
         raise GenetError(f"teacher: got {name}, which {classes}, expected the classes of the images{hint or '; name another'}")
     return numbered_like(teacher, opened.labels, labels)

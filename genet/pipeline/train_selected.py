@@ -31,9 +31,14 @@ def train_selected(job: RunContext, name: str | None = None, world: ProcessGroup
         others = {each.network: read_notation(each.network, each.design or job.recipe.space.name) for each in entrants}
         networks = others | networks if name else networks
     chosen = [network for network in networks.values() if name in (None, network_name(network), str(network))]
+    if not networks:
+        raise RunError(
+            f"training {name or 'the selected networks'} failed: got a run without selected networks, as none was certified to "
+            "be within a budget, expected at least one; see `genet select RUN`"
+        )
     if not chosen:
-        names = ", ".join(map(network_name, networks.values())) or "none, as none was certified to be within a budget"
-        raise RunError(f"training {name or 'the selected networks'} failed: got no such network, expected one of {names}")
+        names = ", ".join(map(network_name, networks.values()))
+        raise RunError(f"training {name} failed: got no such network, expected one of {names}")
     return {network_name(network): _trained(job, network, world) for network in chosen}
 
 

@@ -186,7 +186,7 @@ class Trainings:
         self._names: dict[str, str] = {}
         self._tried: set[str] = set()  # by this process: what failed is tried again by the next command
         self._finished = read_finished(job.folder.race)
-        self.tasks: dict[TrainingTask, None] = {}  # that were needed
+        self.tasks: dict[TrainingTask, None] = {}  # needed so far
 
     def name(self, names: Mapping[str, str]) -> None:
         """Give networks names, by notation, before they are trained."""
@@ -205,7 +205,7 @@ class Trainings:
         return {network for network in names if self._known(self.task(network, schedule))}
 
     def train(self, title: str, wanted: Sequence[tuple[str, int]], schedule: Schedule) -> dict[tuple[str, int], FinishedTraining]:
-        """Return the lines of trainings, by network and repeat; what the journal lacks is run, and a failure is said."""
+        """Return the lines of trainings, by network and repeat; run those that the journal lacks, and report failures."""
         tasks = {each: self.task(each[0], schedule, each[1]) for each in dict.fromkeys(wanted)}
         self.tasks |= dict.fromkeys(tasks.values())
         missing = [task for task in tasks.values() if not self._known(task)]
@@ -215,7 +215,7 @@ class Trainings:
         for task in missing:
             line = self._finished[task.id]
             if line.failure:
-                self._job.progress.say(f"  {line.name}: this training failed and is left out: {line.failure}")
+                self._job.progress.say(f"  {line.name} failed to train and is left out: {line.failure}")
         return {each: self._finished[task.id] for each, task in tasks.items()}
 
     def task(self, network: str, schedule: Schedule, repeat: int = 0) -> TrainingTask:

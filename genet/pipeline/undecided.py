@@ -1,4 +1,4 @@
-"""Budgets that timings spread too much to decide: the next command takes the timings anew that told too little."""
+"""Budgets left undecided as timings spread too much: the next command repeats the inconclusive timings."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def undecided_before(job: RunContext) -> tuple[Budget, ...]:
 def forget_doubtful(job: RunContext) -> bool:
     """Forget the timings that left budgets undecided, and the MasterNet's; return whether there were any.
 
-    They are taken anew when they are needed; until then the file keeps them.
+    They are measured again when they are needed; until then the file keeps them.
     """
     undecided = undecided_before(job)
     if not undecided or job.table.network_row(job.reference) is None:
@@ -39,8 +39,7 @@ def forget_doubtful(job: RunContext) -> bool:
     doubtful = [row.network for row in rows if _disturbed(row) or _decides_nothing(state, row, undecided)]
     if doubtful:
         job.progress.say(
-            f"  {', '.join(map(str, undecided))} could not be certified before: {len(doubtful)} timings that told too little are "
-            "taken anew"
+            f"  {', '.join(map(str, undecided))} could not be certified before: {len(doubtful)} inconclusive timings are repeated"
         )
         job.table.forget((*doubtful, str(job.reference)))
     return bool(doubtful)

@@ -19,22 +19,22 @@ from genet.search.solver import frontier
 from genet.search.validation import Validation, ValidationNetwork, ValidationResult, validate, validation_networks
 from genet.training.loop import Execution
 
-TITLE = "training them, epochs"
+TITLE = "training the networks, epochs"
 FEWEST = 4  # networks, of which one is of the frontier
 
 
 def validate_predictions(job: RunContext, count: int, epochs: int | None = None, trainings: int = 1) -> Validation:
-    """Train `count` networks, each so many times, and measure them; earlier work is not repeated.
+    """Train `count` networks, each `trainings` times, and measure them; earlier work is not repeated.
 
     They are trained as the recipe trains what it selects, for a quarter of its epochs unless told otherwise.
     """
     if count < FEWEST:
-        raise EvidenceError(f"a validation must train at least {FEWEST} networks, got {count}; `--n 20` is a good number")
+        raise EvidenceError(f"a validation needs at least {FEWEST} networks, got {count}; try `--n 20`")
     usual, epochs = job.recipe.train, epochs or max(1, job.recipe.train.epochs // 4)
     schedule = usual if epochs == usual.epochs else short_training(usual, epochs / usual.epochs)
     state = SearchState(job, job.table)
     if state.regression != job.folder.read(job.folder.regression, Regression):
-        job.progress.say("  the trials have changed since they were fitted: fitted anew for this")
+        job.progress.say("  the trials have changed since the last fit: fitting again for this")
     offered = state.choice_tables(job.recipe.search_resolution)
     known = {str(job.masternet), *(trial.network for trial in planned_trials(job))}
     chosen = validation_networks(offered, frontier(offered), known, count, job.recipe.seed)
@@ -65,9 +65,7 @@ def _accuracies(
     before = {each: trained_before(spec, job.folder.validated(*each)) for each, spec in specs.items()}
     done = sum(schedule.epochs for known in before.values() if known)
     missing = len(wanted) - done // schedule.epochs
-    job.progress.say(
-        f"  {missing} trainings of {schedule.epochs} epochs each are left to run; a stop loses none that is finished"
-    )
+    job.progress.say(f"  {missing} trainings of {schedule.epochs} epochs each to run; those that are finished survive a stop")
     accuracies: dict[str, tuple[float, ...]] = {}
     splits = job.splits.with_view(training_spec(job, job.masternet, schedule).view())
     module = parent.module if parent else None
@@ -97,7 +95,7 @@ def _measured_ms(state: SearchState, chosen: Sequence[ValidationNetwork]) -> dic
     if not job.recipe.measure.here:
         return dict.fromkeys(subject.network for subject in chosen)
     found: dict[str, float | None] = {}
-    with job.progress.track("measuring networks that no trial was of", len(chosen)) as tracker:
+    with job.progress.track("measuring networks that no trial has trained", len(chosen)) as tracker:
         for subject in chosen:
             try:
                 row = measure_network(state.table, job.meter, Network.parse(subject.network), job.reference)

@@ -39,7 +39,7 @@ class Certificate(Record):
 
     @property
     def too_noisy(self) -> bool:
-        """Return whether the latency is known too badly to tell anything."""
+        """Return whether the latency is too uncertain to be of use."""
         return self.interval_ms > TOO_NOISY * self.ms
 
 
@@ -100,8 +100,9 @@ class Selection(Derived):
         ms = nearest.predicted_ms_per_image if measured is None else measured
         smallest = budget.smallest(certain_ms(nearest) * batch, masternet_ms, batch)
         return (
-            f"budget {budget.all_forms(masternet_ms, batch)} can be met by no network on offer: the fastest is {how} at {ms:.4g} "
-            f"ms/image; the smallest that can be met is {'about ' * is_noisy(nearest)}{smallest.all_forms(masternet_ms, batch)}"
+            f"budget {budget.all_forms(masternet_ms, batch)} cannot be met by any network on offer: the fastest is {how} "
+            f"at {ms:.4g} ms/image; the smallest that can be met is "
+            f"{'about ' * is_noisy(nearest)}{smallest.all_forms(masternet_ms, batch)}"
         )
 
 
@@ -129,8 +130,8 @@ def uncertified(budget: Budget, ms_per_image: float, interval_ms_per_image: floa
     )
     return (
         f"budget {budget.all_forms(masternet_ms, batch)} could not be certified: the nearest network was measured at "
-        f"{measured}, which does not tell whether it is within; stop other programs and give the same command again, which "
-        "measures anew" + (f", or take {larger.all_forms(masternet_ms, batch)}" if calm else "")
+        f"{measured}, which leaves open whether it is within; stop other programs and give the same command again to "
+        "measure anew" + (f", or take {larger.all_forms(masternet_ms, batch)}" if calm else "")
     )
 
 

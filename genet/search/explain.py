@@ -75,10 +75,10 @@ class Explanation(Record):
 
     @property
     def extrapolation(self) -> str:
-        """The super-blocks of sizes outside those tried, in a sentence; empty if there are none."""
+        """A sentence about super-blocks with sizes outside the range of the trials; empty if there are none."""
         places = ", ".join(str(index + 1) for index in self.beyond_trials)
-        which = f"super-blocks {places} are of sizes" if len(self.beyond_trials) > 1 else f"super-block {places} is of a size"
-        return f"{which} outside what the trials tried: there the prediction extrapolates" if places else ""
+        which = f"super-blocks {places} have sizes" if len(self.beyond_trials) > 1 else f"super-block {places} has a size"
+        return f"{which} outside the range of the trials, so the prediction extrapolates" if places else ""
 
 
 def explain(

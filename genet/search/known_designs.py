@@ -154,7 +154,7 @@ def _listed(space: SearchSpace) -> list[Design]:
 
 
 def _undivided(network: ModelSpec) -> str:
-    """Return the notation of a network in which super-blocks that go on with the blocks of the one before are one with it."""
+    """Return the notation of a network, with super-blocks that continue the blocks of the one before merged into it."""
     if not isinstance(network, Network):
         return str(network)
     joined: list[SuperBlock] = []
@@ -226,7 +226,7 @@ def _misfits(text: str, network: ModelSpec, recipe: Recipe) -> Iterator[str]:
         yield f"{failure}; {remedy if own else 'leave it out'}"
     if found.classes != asked.classes:
         remedy = f"end it with | {asked.classes}" if notation else f"set input.classes to {asked.classes}"
-        failure = f"got a network that tells {found.classes} classes, expected {asked.classes}"
+        failure = f"got a network for {found.classes} classes, expected {asked.classes}"
         yield f"{failure}; {remedy if own else f'import it again, with --classes {asked.classes}'}"
     for resolution in asked.resolutions if own else ():
         try:

@@ -42,7 +42,7 @@ class TrainedNetwork(Derived):
         if self.nas_images < TELLING or self.nas_accuracy > chance + 2 * error:
             return None
         guessing = math.log(classes)  # the loss of it, with softened labels too
-        loss = f", and its training loss {self.loss:.4g}, where guessing has {guessing:.3f}" if self.loss is not None else ""
+        loss = f", and its training loss is {self.loss:.4g}, that of guessing {guessing:.3f}" if self.loss is not None else ""
         return f"its accuracy is {percent(self.nas_accuracy)}, within two standard errors of chance ({percent(chance)}){loss}"
 
     def why_unlearnt(self, classes: int) -> str | None:
@@ -52,7 +52,7 @@ class TrainedNetwork(Derived):
         """
         guessing = math.log(classes)
         if self.nas_images >= TELLING and self.loss is not None and self.loss > (1 - MOVED) * guessing:
-            return self.why_at_chance(classes) or f"its training loss is {self.loss:.3f}, and guessing has {guessing:.3f}"
+            return self.why_at_chance(classes) or f"its training loss is {self.loss:.3f}, that of guessing {guessing:.3f}"
         return self.why_at_chance(classes)
 
 
@@ -118,7 +118,9 @@ class Outcome(RacedNetwork):
     def verdict(self) -> str:
         """Which network won and by how much, on the held-out images, in words."""
         other = self.known if self.searched else self.best_searched
-        reached = f"{self.name} has {100 * self.held_out_accuracy:.1f} ± {100 * self.held_out_error:.1f} % of the images held out"
+        reached = (
+            f"{self.name} reaches {100 * self.held_out_accuracy:.1f} ± {100 * self.held_out_error:.1f} % on the held-out images"
+        )
         if other is None:
             return f"{reached}; {self.unrivalled}" if self.unrivalled else reached
         lead = 100 * (self.held_out_accuracy - other.held_out_accuracy)
@@ -130,7 +132,7 @@ class Outcome(RacedNetwork):
 
 
 def _speeds(one: RacedNetwork, other: RacedNetwork) -> str:
-    """Return by how much the other network is faster, for one who may prefer it; empty if their intervals do not tell that."""
+    """Return by how much the other network is faster, as a user may prefer it; empty if their intervals overlap."""
     if one.ms_per_image is None or other.ms_per_image is None:
         return ""
     halves = (one.interval_ms_per_image or 0.0) + (other.interval_ms_per_image or 0.0)
@@ -170,8 +172,8 @@ class UnmetBudget(Record):
             return uncertified(self.budget, self.measured_ms_per_image, self.interval_ms_per_image, masternet_ms, batch)
         smallest = self.budget.smallest(self.smallest_ms_per_image * batch, masternet_ms, batch)
         return (
-            f"budget {self.budget.all_forms(masternet_ms, batch)} can be met by no network: the smallest that can be met is "
-            f"{'about ' * self.approximate}{smallest.all_forms(masternet_ms, batch)}"
+            f"budget {self.budget.all_forms(masternet_ms, batch)} cannot be met by any network: the smallest that can be "
+            f"met is {'about ' * self.approximate}{smallest.all_forms(masternet_ms, batch)}"
         )
 
 
@@ -213,12 +215,12 @@ class Outcomes(Derived):
 
     @property
     def shortfalls(self) -> tuple[str, ...]:
-        """Sentences on the budgets that nothing, or nothing of use, is handed out for."""
+        """Sentences on the budgets without a network, or without a useful one."""
         ms, batch = self.masternet_ms_per_image, self.setting.batch
         unmet = (each.sentence(ms, batch) for each in self.unmet)
         failed = dict.fromkeys(self.untrained, "has no network: every training within it failed")
         useless = {
-            row.budget: f"has no network of use: {row.name}, its best, has learnt nothing: {self.unlearnt[row.name]}"
+            row.budget: f"has no useful network: the best, {row.name}, has learnt nothing: {self.unlearnt[row.name]}"
             for row in self.outcomes
             if row.name in self.unlearnt
         }
@@ -227,7 +229,7 @@ class Outcomes(Derived):
 
     @property
     def others(self) -> tuple[RacedNetwork, ...]:
-        """The networks that raced to the end and neither are handed out nor stand beside one that is, the best first."""
+        """The fully trained networks that no outcome names, the best first."""
         beside = {each.name for row in self.outcomes for each in (row, row.known, row.best_searched) if each}
         return tuple(sorted((row for row in self.raced if row.name not in beside), key=lambda row: -row.held_out_accuracy))
 
@@ -251,7 +253,7 @@ class Outcomes(Derived):
             f"of {' and '.join(names)} {'within' if place else 'is certified within'} {budgets}"
             for place, (budgets, names) in enumerate(alike.items())
         ]
-        return f"no scale {'; '.join(groups)}" if groups else ""
+        return f"no scaled version {'; '.join(groups)}" if groups else ""
 
     @property
     def initial_weights_note(self) -> str:
@@ -259,8 +261,8 @@ class Outcomes(Derived):
         fresh = [row.name for row in self.raced if not row.inherited]
         if len(fresh) == len(self.raced):
             return ""
-        others = f", but {', '.join(fresh)} with new ones" if fresh else ""
-        return f"the networks raced began with the MasterNet's weights{others}"
+        others = f", except {', '.join(fresh)}" if fresh else ""
+        return f"the networks in the race began with the MasterNet's weights{others}"
 
     @property
     def trained_masternet_ms_per_image(self) -> float:
@@ -270,4 +272,4 @@ class Outcomes(Derived):
 
 def cost_in_words(parts: Mapping[str, float]) -> str:
     """Return what a search costs, in full trainings and by its parts."""
-    return f"{sum(parts.values()):.1f} full trainings' worth: " + ", ".join(f"{part} {cost:.1f}" for part, cost in parts.items())
+    return f"{sum(parts.values()):.1f} full trainings: " + ", ".join(f"{part} {cost:.1f}" for part, cost in parts.items())

@@ -1,4 +1,4 @@
-"""The race: known designs and the search's best are trained alike, and per budget the best of all within it is handed out.
+"""The race: known designs and the search's best are trained alike, and per budget the best of all within it wins.
 
 The images held out for the search decide, and nothing else.
 """
@@ -19,7 +19,7 @@ from genet.storage import Derived, Record
 
 SHORT = 0.4  # of the epochs, of a short training: with half of them the order of networks is mostly noise
 WARM_UP = 0.25  # of them at most, to warm up
-FINALISTS = 2  # at the least, per budget
+FINALISTS = 2  # per budget, at least
 IN_DOUBT = 2.0  # standard errors from the best, up to which a network is trained once more
 TIE = 1.0  # standard errors of a lead, below which it is called one
 
@@ -47,7 +47,7 @@ class Entrant(Record):
 
 
 class JointTrial(Record):
-    """A whole network that is trained shortly to learn from, proposed near a budget."""
+    """A whole network near a budget, proposed for a brief training to learn from."""
 
     network: str
     budget: Budget
@@ -156,7 +156,7 @@ def outcomes(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[
 
 
 def raced_networks(entrants: Sequence[Entrant], scores: Mapping[str, Score]) -> tuple[RacedNetwork, ...]:
-    """Return what every fully trained network reached, with its latency."""
+    """Return the accuracies that every fully trained network reached, with its latency."""
     compared = Comparison(scores)
     test_variance = pooled_variance(score.test for score in scores.values())
     surest = sorted(entrants, key=lambda entrant: -(entrant.interval_ms_per_image or 0.0))

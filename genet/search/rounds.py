@@ -86,7 +86,7 @@ def _rng(*seeds: int) -> np.random.Generator:
 
 
 def spread_start(candidates: Candidates[T], count: int, proposed: Sequence[T], rng: np.random.Generator) -> list[T]:
-    """Return so many networks near a budget that tell most about all effects together."""
+    """Return `count` networks near a budget that say most about all effects together."""
     near = candidates.near(proposed, rng)
     return [near[row] for row in spread(candidates.pool(near), np.arange(len(near)), count, rng)] if near else []
 

@@ -1,7 +1,7 @@
 """The tournament for the MasterNet: designs of one latency are trained, fewer and fewer of them for longer and longer.
 
 The GENet paper trained twenty designs of one latency, and began its search with the best (section 4.1). Here all are trained
-shortly, a third of them for twice as long, and so on; the images held out for the search decide.
+briefly, a third of them for twice as long, and so on; the images held out for the search decide.
 """
 
 from __future__ import annotations

@@ -23,24 +23,26 @@ class Remedy(NamedTuple):
 
 
 def remedy(losses: Sequence[float], schedule: Schedule, classes: int) -> Remedy:
-    """Return what the training losses of all epochs tell: a learning rate too high or too low, too few epochs, other images."""
+    """Return the likely cause by the training losses of all epochs: the learning rate, too few epochs, or the images."""
     guessing, longer = math.log(classes), f"epochs={LONGER * schedule.epochs}"
     if len(losses) < FEWEST <= schedule.epochs:
-        return Remedy("the curve of its loss, which would tell more, is not known", longer)
+        return Remedy("the cause is not known, as there is no curve of its loss", longer)
     if len(losses) < FEWEST:
-        return Remedy(f"it was trained for {schedule.epochs} epoch{'s' * (schedule.epochs != 1)} alone", longer)
+        return Remedy(f"it was trained for only {schedule.epochs} epoch{'s' * (schedule.epochs != 1)}", longer)
     first, last, worst = losses[0], losses[-1], max(losses)
-    course = f"from {first:.4g} to {last:.4g}, where guessing has {guessing:.4g}"
+    course = f"from {first:.4g} to {last:.4g} (guessing: {guessing:.4g})"
     if last < (1 - BY_HEART) * guessing:
-        return Remedy(f"its training loss fell {course}: it learnt the training images, which tell nothing of those held out", "")
+        return Remedy(
+            f"its training loss fell {course}: it learnt the training images, but nothing that holds for the held-out ones", ""
+        )
     if last < min(first, guessing) * (1 - FELL):
-        return Remedy(f"its training loss fell slowly, {course}: the epochs are too few", longer)
+        return Remedy(f"its training loss fell slowly, {course}: there are too few epochs", longer)
     if worst > max(first, guessing) * (1 + MOVED):
-        course = f"from {first:.4g} to {worst:.4g}, where guessing has {guessing:.4g}"
+        course = f"from {first:.4g} to {worst:.4g} (guessing: {guessing:.4g})"
         return Remedy(f"its training loss grew {course}: the learning rate is too high", lower_rate(schedule))
     if worst - min(losses) < FELL * guessing:
         return Remedy(f"its training loss went {course}: the learning rate is too low", _rate(HIGHER * schedule.learning_rate))
-    return Remedy(f"its training loss went {course}, and no further: the learning rate is too high", lower_rate(schedule))
+    return Remedy(f"its training loss went {course} and stopped there: the learning rate is too high", lower_rate(schedule))
 
 
 def lower_rate(schedule: Schedule) -> str:

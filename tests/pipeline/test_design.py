@@ -69,7 +69,7 @@ def test_images_become_networks_and_the_same_call_finds_them(images: Path, capsy
 @pytest.mark.parametrize(
     ("asked", "law"),
     [
-        ({}, "data must be a folder of images unless a recipe, or a folder with a run in it, is given (got neither)"),
+        ({}, "data: got none, expected a folder of images; give one, or a recipe, or the folder of a run"),
         ({"runtime": "tflite"}, "runtime must be 'auto', 'eager'"),
         ({"bugdet": "5ms"}, "bugdet must be one of device, runtime, "),
         ({"budget": ["5ms", "5s"]}, "budget must be milliseconds per batch"),
@@ -94,8 +94,10 @@ def test_a_fault_names_the_argument_and_not_the_option_of_a_command(images: Path
             genet.design(**asked)
         return str(caught.value)
 
-    assert told(data="nowhere").endswith("expected the folder of the images; give data=FOLDER, where they lie now")
+    assert told(data="nowhere").endswith("expected the folder of the images; give data=FOLDER, where they are now")
     classes = told(data="photos", space="digits", folder="new")
     assert classes.endswith("got 2 classes, expected the search space's 10; give others, or overrides={'space.input.classes': 2}")
-    assert told(recipe="cifar10", folder=finished.path).endswith("expected one of this recipe; give another folder")
-    assert told(folder=finished.path, device="estimate:v100").endswith("; give another folder for that, or settings as before")
+    assert "expected one of this recipe; give another folder; `genet run " in told(recipe="cifar10", folder=finished.path)
+    assert told(folder=finished.path, device="estimate:v100").endswith(
+        "; give another folder to measure again, or the earlier settings"
+    )

@@ -311,7 +311,7 @@ def terminated(prepared: RunFolder, tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.mark.slow
 def test_a_run_told_to_end_says_so_in_one_line_and_keeps_its_results(terminated: Ended) -> None:
     assert terminated.code == 128 + signal.SIGTERM
-    assert terminated.said == "terminated; the same command goes on where it was\n"
+    assert terminated.said == "terminated; the same command resumes the work\n"
     assert 0 < terminated.results < len(planned(terminated.run))
 
 

@@ -52,7 +52,7 @@ def test_the_same_command_says_when_it_was_done_and_its_table_without_torch_in_t
     assert told.returncode == 0, told.stderr
     first, *rest = told.stdout.splitlines()
     assert re.fullmatch(rf"tiny in {copy.path}: done on \d{{4}}-\d\d-\d\d \d\d:\d\d, nothing to do", first)
-    assert rest[0].split() == ["network", "budget", "ms/image", "test", "%", "held", "against", "params"]
+    assert rest[0].split() == ["network", "budget", "ms/image", "test", "%", "compared", "to", "params"]
     assert f"report: {copy.report}" in rest
     assert told.stderr.startswith("budget 0.000001ms/image (")
     assert stamps(copy.path) == before
@@ -189,11 +189,13 @@ def test_another_setting_is_told_first_in_one_line_and_not_measured_without_bein
     before = stamps(copy.path)
     said = fault(capsys, "run", copy.recipe_file, "--run", copy.path, *given)
     assert "\n" not in said
-    assert said.startswith(f"{copy.path}: was measured with ")
-    _, told, now = re.split(r": was measured with |, and this command would measure anew with ", said)
+    assert said.startswith(f"{copy.path}: got ")
+    _, now, told = re.split(r": got |, expected ", said)
     assert (was in told) is (was != "contiguous")
     assert asked in now
-    assert now.endswith("; give genet run --remeasure for that, or settings as before")
+    assert told.endswith(
+        ", with which the run was measured; give genet run --remeasure to measure again, or the earlier settings"
+    )
     assert stamps(copy.path) == before
 
 
@@ -205,7 +207,7 @@ def test_no_step_measures_in_another_setting_than_the_run(
     before = copy.latency.path.read_bytes()
     step, *options = command
     said = fault(capsys, step, copy.path, *options)
-    assert said.startswith(f"{copy.path}: was measured with batch 64, and this command would measure anew with batch 32; ")
+    assert said.startswith(f"{copy.path}: got batch 32, expected batch 64, with which the run was measured; ")
     assert copy.latency.path.read_bytes() == before
     for measures_nothing in ("fit", "race"):
         answer(capsys, measures_nothing, copy.path)

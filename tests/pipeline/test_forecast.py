@@ -18,8 +18,8 @@ def test_the_rest_is_told_by_the_pace_of_whole_networks_and_of_trainings_each_an
     forecast.ended("master", 100.0)
     blocks, networks, trained = heard.lines
     assert blocks == (
-        "  profile took 11 min 40 s, expected 1 min 40 s; the rest takes about 7 min 5 s by the pace so far: calibration 20 s, "
-        "master 50 s, distill 3 min 20 s, select 10 s, designs 40 s, race 1 min 40 s, export 5 s"
+        "  profile took 11 min 40 s, expected 1 min 40 s; at this pace the rest takes about 7 min 5 s: calibration "
+        "20 s, master 50 s, distill 3 min 20 s, select 10 s, designs 40 s, race 1 min 40 s, export 5 s"
     )
     assert networks.endswith(": master 50 s, distill 3 min 20 s, select 15 s, designs 1 min 0 s, race 1 min 40 s, export 5 s")
     assert trained.endswith(": distill 6 min 40 s, select 15 s, designs 1 min 0 s, race 3 min 20 s, export 5 s")

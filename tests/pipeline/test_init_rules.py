@@ -108,7 +108,7 @@ def test_the_space_is_narrowed_until_its_masternet_is_near_the_budget_and_widene
 @pytest.mark.parametrize(("spread", "busy"), [(0.1, False), (0.8, True)])
 def test_the_space_tells_how_far_timings_of_its_masternet_spread(spread: float, busy: bool) -> None:
     choice, *_ = suited(3, 48, 110).masternet_choice(1e9, lambda network: BriefTiming(2.0, spread))
-    assert f"takes 2 ms per batch here, the shortest of timings that spread by {spread:.0%}" in choice.why
+    assert f"takes 2 ms per batch here (the shortest of timings that spread by {spread:.0%})" in choice.why
     assert choice.why.endswith("another choice may be better") is busy
 
 
@@ -132,7 +132,7 @@ def test_images_whose_networks_can_have_no_timm_format_are_told_so(edge: int) ->
         assert timm_arguments(masternet)
         assert not told
     except GenetError:
-        assert told == ["all but timm: its models halve the image in their first layer, and below 64 pixels these do not"]
+        assert told == ["all but timm, whose models halve the image in their first layer; below 64 pixels these networks do not"]
 
 
 def test_the_template_itself_is_what_images_of_its_size_and_number_get() -> None:

@@ -63,7 +63,9 @@ def test_its_classes_may_come_in_another_order_and_no_others(job: RunContext, tm
     write_labels(tmp_path / "trained", list("9876543210"))
     assert train_master(job) == taken
     write_labels(tmp_path / "trained", list("987654321x"))
-    with pytest.raises(DataError, match="digits: got images that lack x and have 0 besides, expected the network's own classes"):
+    with pytest.raises(
+        DataError, match="digits: got images that lack x and have 0 in addition, expected the network's own classes"
+    ):
         train_master(job)
 
 
@@ -96,7 +98,7 @@ def test_other_weights_under_trials_are_refused(job: RunContext, tmp_path: Path)
     train_master(job)
     job.folder.trials.append({"a": "trial"})
     put(tmp_path / "trained", job.masternet, seed=8)
-    with pytest.raises(RunError, match="must hold the weights that the run's trials started from"):
+    with pytest.raises(RunError, match="expected those that the run's trials started from"):
         train_master(job)
 
 
@@ -204,7 +206,7 @@ def test_other_weights_to_begin_with_are_refused_under_trials_and_train_it_anew_
     assert train_master(tuning) != trained
     tuning.folder.trials.append({"a": "trial"})
     put(tmp_path / "trained", tuning.masternet, seed=9)
-    with pytest.raises(RunError, match="must hold the weights that the run's trials started from"):
+    with pytest.raises(RunError, match="expected those that the run's trials started from"):
         train_master(tuning)
 
 
@@ -249,7 +251,7 @@ def test_networks_of_a_run_begin_with_the_masternets_weights_and_those_of_anothe
         (0.10, 2.1, "its accuracy is 10.0%, within two standard errors of chance (10.0%)"),
         (0.1299, 2.1, "within two standard errors of chance"),
         (0.1301, 2.1, None),
-        (0.5, 2.26, "its training loss is 2.260, and guessing has 2.303"),
+        (0.5, 2.26, "its training loss is 2.260, that of guessing 2.303"),
         (0.5, 2.25, None),
         (0.5, None, None),  # trained elsewhere
     ],
@@ -283,7 +285,7 @@ def test_a_run_stops_before_its_trials_if_the_masternet_has_learnt_nothing_unles
         with pytest.raises(EvidenceError, match=r"has learnt nothing: .*learning rate is too low, .*augmentation") as refused:
             run_planned_trials(job)
         text, command = str(refused.value).split("; next: ")
-        assert "--any-master goes on, but its trials tell little" in text
+        assert "--any-master goes on anyway, but its trials say little" in text
         assert command == f"genet run {tmp_path}/run/recipe.yaml --run {tmp_path}/run --set master.learning_rate=1e-08"
         assert finished_trials(job) == ()
     measured = job.folder.latency.read()
@@ -294,9 +296,9 @@ def test_a_run_stops_before_its_trials_if_the_masternet_has_learnt_nothing_unles
         train_master(job)
         job.progress.say = said.append  # type: ignore[method-assign]
         assert len(run_planned_trials(job, any_master=True)) == len(planned_trials(job))
-        assert any("nearly blindly" in line and "for all that a search costs" in line for line in said)
+        assert any("almost blindly" in line and "at the cost of a whole search" in line for line in said)
         why = train_master(job).why_unlearnt(10)
-        assert f"by --any-master from a MasterNet that has learnt nothing, and tell little: {why}." in (
+        assert f"by --any-master from a MasterNet that has learnt nothing, and say little: {why}." in (
             write_report(job).read_text()
         )
 

@@ -82,7 +82,7 @@ def enlarge_a_test_image() -> None:
 
 CHANGES = {
     rename_a_class: "class ant is new, class dog is gone",
-    add_an_image: "train/cat has 9 images and had 8",
+    add_an_image: "train/cat has 9 images, had 8",
     enlarge_a_test_image: "validation/dog has images of other names or sizes",
 }
 
@@ -102,7 +102,7 @@ def test_a_training_is_not_gone_on_with_when_its_images_have_changed(
     change()
     said = fault(capsys, *TRAIN)
     assert said == (
-        f"net: must stay with the images that its results were made from, got others ({CHANGES[change]}); put them back, or give "
+        f"net: got other images ({CHANGES[change]}), expected those that its results were made from; put them back, or give "
         "another --into FOLDER"
     )
     assert stamps(project / "net") == before
@@ -120,7 +120,7 @@ def test_a_training_goes_on_after_a_test_image_was_repaired_that_had_not_told_an
         broken.write_bytes(whole[:45])
 
     monkeypatch.setattr("genet.pipeline.train.write_labels", break_it)  # the last that is written before a training
-    assert "must be an image that decodes" in fault(capsys, *TRAIN)
+    assert "got a file that does not decode" in fault(capsys, *TRAIN)
     checkpoint = next(Path("net").glob("model.*.checkpoint*"))
     monkeypatch.undo()
     monkeypatch.chdir(project)
@@ -134,7 +134,7 @@ def test_broken_images_are_named_before_anything_is_written_or_trained(project: 
     for name in ("train/cat/0", "validation/dog/0"):
         Path("images", f"{name}.png").write_bytes(b"")
     said = fault(capsys, *TRAIN).splitlines()
-    law = "must be an image that decodes (it is empty); repair or remove it"
+    law = "got a file that does not decode (it is empty), expected an image; repair or remove it"
     assert said == [f"{project}/images/{name}.png: {law}" for name in ("train/cat/0", "validation/dog/0")]
     assert not any(Path("net").glob("*"))
 
@@ -146,11 +146,11 @@ def test_a_training_whose_images_are_moved_is_known_and_its_recipe_follows(
     before = stamps(project)
     Path("images").rename("pictures")
     assert fault(capsys, *TRAIN).endswith(
-        "does not exist, expected the folder of the images; give --data FOLDER, where they lie now"
+        "does not exist, expected the folder of the images; give --data FOLDER, where they are now"
     )
     said = fault(capsys, "export", "net")
     assert "images does not exist, expected the folder of the images" in said
-    assert "--data names others" in said
+    assert "give --data FOLDER for others" in said
     assert answer(capsys, *TRAIN, "--data", "pictures") == found
     assert read_training("net/recipe.yaml").data.root == str(project / "pictures")
     (project / "brief.yaml").write_text(TRAINING.replace("images", "pictures"))
@@ -179,7 +179,8 @@ def test_an_export_is_made_on_the_networks_own_images_or_on_others_that_are_aske
     assert "| data | folder: 12 images to train on" in Path("net/card.md").read_text()
     shutil.copy("pictures/validation/cat/0.png", "pictures/validation/cat/99.png")
     said = fault(capsys, "export", "net")
-    assert "(validation/cat has 9 images and had 8); put them back, or give others to calibrate and test with by --data" in said
+    assert "got other images (validation/cat has 9 images, had 8), expected those that its results were made from; " in said
+    assert "; put them back, or give --data FOLDER with others" in said
     others = answer(capsys, "export", "net", "--format", "onnx", "--data", "pictures")
     assert {each["test_images"] for form in others["formats"].values() for each in form["exported"]} == {17}
     assert "| data | not known; calibrated and tested on images of pictures |" in Path("net/card.md").read_text()
@@ -223,12 +224,12 @@ def test_a_training_of_an_earlier_version_counts_and_takes_note_of_the_images_th
     before = stamps(project)
     Path("images").rename("pictures")
     assert cli.main([*TRAIN, "--data", "pictures"]) == 0
-    assert "an earlier version took no note of its images; those in" in " ".join(capsys.readouterr().out.split())
+    assert "an earlier version did not record its images; those in" in " ".join(capsys.readouterr().out.split())
     assert cli.main([*TRAIN, "--data", "pictures"]) == 0
     assert "earlier version" not in capsys.readouterr().out
     assert stamps(project) == before
     Path("pictures/train/cat/0.png").unlink()
-    assert "train/cat has 7 images and had 8" in fault(capsys, *TRAIN, "--data", "pictures")
+    assert "train/cat has 7 images, had 8" in fault(capsys, *TRAIN, "--data", "pictures")
 
 
 def put_teacher(folder: str, seed: int) -> None:
@@ -250,7 +251,7 @@ def test_a_teacher_is_known_by_its_weights_wherever_it_lies_and_another_one_is_r
     Path("brief.yaml").write_text(taught.replace("teacher: teacher", "teacher: moved"))
     assert answer(capsys, *TRAIN) == found
     Path("brief.yaml").write_text(taught.replace("teacher: teacher", "teacher: other"))
-    assert "recipe.yaml: got that of another training, expected that of this one" in fault(capsys, *TRAIN)
+    assert "recipe.yaml: got the file of another training, expected that of this one" in fault(capsys, *TRAIN)
     assert stamps(project / "net") == before
 
 
@@ -280,7 +281,7 @@ def test_a_run_names_broken_images_before_it_measures_or_takes_its_folder(
 ) -> None:
     write_recipe(project, JOB, SPACE.replace("channels: 1, classes: 10", "channels: 3, classes: 2"))
     Path("images/validation/dog/0.png").write_bytes(b"<html>")
-    law = "must be an image that decodes (it is no image that Pillow reads); repair or remove it"
+    law = "got a file that does not decode (it is not an image that Pillow reads), expected an image; repair or remove it"
     assert fault(capsys, "run", "tiny.yaml") == f"{project}/images/validation/dog/0.png: {law}"
     assert not Path("runs").exists()
 
@@ -324,7 +325,7 @@ def test_of_images_that_were_moved_alone_the_recipe_or_an_option_tells(moved: Pa
     said = fault(capsys, "distill", "runs/tiny")
     assert "images does not exist, expected the folder of the images" in said
     assert said.endswith(
-        "if they were moved, give --data FOLDER to genet run or genet export, or set data.root in runs/tiny/recipe.yaml"
+        "if the images were moved, give --data FOLDER to genet run or genet export, or set data.root in runs/tiny/recipe.yaml"
     )
     answer(capsys, "export", "runs/tiny", "--data", "pictures")
     answer(capsys, "distill", "runs/tiny")
@@ -357,8 +358,8 @@ def test_no_step_takes_other_images_than_those_that_the_run_began_with(moved: Pa
     rename_a_class()
     for step in (*STEPS, ("validate", "runs/tiny", "--n", "4", "--epochs", "1")):
         assert fault(capsys, *step).splitlines()[-1] == (
-            "runs/tiny: must stay with the images that its results were made from, got others (class ant is new, class dog is "
-            "gone); put them back, or give --new-run for a new folder"
+            "runs/tiny: got other images (class ant is new, class dog is gone), expected those that its results were made from; "
+            "put them back, or give --new-run for a new folder"
         )
     assert stamps(moved) == before
 
@@ -371,4 +372,4 @@ def test_of_a_run_that_has_measured_alone_the_images_may_change(moved: Path, cap
     answer(capsys, "master", "runs/tiny")
     assert json.loads(Path("runs/tiny", NOTE).read_text())["contents"]["train"]["cat"]["images"] == 41
     Path("images/train/cat/99.png").unlink()
-    assert "train/cat has 40 images and had 41" in fault(capsys, "master", "runs/tiny")
+    assert "train/cat has 40 images, had 41" in fault(capsys, "master", "runs/tiny")

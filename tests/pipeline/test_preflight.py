@@ -96,7 +96,7 @@ def test_what_it_times_itself_is_counted(tmp_path: Path) -> None:
     recipe, progress = read_recipe(write_recipe(tmp_path, ONE_BUDGET.replace("device: cpu", "device: estimate:v100"))), Counted()
     with open_run(tmp_path / "run", progress, recipe) as job:
         preflight(job)
-    (timed,) = (each for each in progress.kept if "to foresee the time" in each.count.title)
+    (timed,) = (each for each in progress.kept if "a little of each kind of work" in each.count.title)
     assert (timed.done, timed.total) == (4, 4)
 
 
@@ -141,8 +141,8 @@ def test_it_tells_of_which_rounds_the_masternets_latency_is_the_mean(rounds: tup
     )
     told = " ".join(" ".join(outlook(seen, SETTING)).split())
     mean, high = (f"{value:.4f}" for value in (fmean(rounds), max(rounds)))
-    assert f"MasterNet's latency {mean} ms/image, the mean of 3 measured rounds of 0.8000 to {high}; multiples" in told
-    assert ("other work disturbed it" in told) is busy
+    assert f"MasterNet's latency {mean} ms/image, the mean of 3 measured rounds from 0.8000 to {high}" in told
+    assert ("disturbed by other work" in told) is busy
 
 
 def test_no_line_of_it_ends_between_a_number_and_its_unit(finished: RunFolder) -> None:

@@ -98,7 +98,7 @@ def test_a_design_of_a_function_that_was_edited_does_not_race_though_it_is_known
     with open_run(run.path, Progress()) as job:
         race = job.recipe.race.model_copy(update={"designs": (str(tmp_path / "mine"),)})
         job.recipe = job.recipe.model_copy(update={"race": race})
-        with pytest.raises(GenetError, match=r"tests\.fixtures\.others:plain computes something else than when"):
+        with pytest.raises(GenetError, match=r"tests\.fixtures\.others:plain no longer computes what it did when"):
             find_entrants(job)
 
 
@@ -284,7 +284,7 @@ def test_a_budget_that_no_network_is_near_leaves_the_others_their_rounds(run: Ru
         select_networks(job)
         found = run_joint_trials(job, find_entrants(job), more_is_better, more_is_better)
     assert [str(trial.budget) for trial in found.joint] == ["1x"] * 6
-    assert "  0 joint trials for 90x: no other network is near it" in said
+    assert "  only 0 joint trials for 90x: no other network is near that latency" in said
 
 
 def test_joint_trials_that_are_never_certified_are_said_not_to_go_on(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,7 +294,7 @@ def test_joint_trials_that_are_never_certified_are_said_not_to_go_on(run: RunFol
         entrants = find_entrants(job)
         monkeypatch.setattr(EntrantFinder, "certificate", lambda *_, **__: None)
         assert run_joint_trials(job, entrants, more_is_better, more_is_better).promoted == ()
-    assert "  no joint trial for 1x goes on: none of the best is certified" in said
+    assert "  no joint trial for 1x goes on to the race: none of the best is certified" in said
 
 
 def test_joint_trials_race_beside_a_design_that_other_code_builds(run: RunFolder) -> None:
@@ -472,7 +472,7 @@ def test_a_design_of_ones_own_is_a_notation_a_file_beside_the_recipe_or_a_timm_m
     ("design", "law"),
     [
         (OWN.replace("x1 ", "x3 "), "got a network that reads 3 channels, expected 1; begin it with @16x1$"),
-        (OWN.replace("| 10", "| 7"), r"tells 7 classes, expected 10; end it with \| 10$"),
+        (OWN.replace("| 10", "| 7"), r"for 7 classes, expected 10; end it with \| 10$"),
         ("nowhere.yaml", "nowhere.yaml"),
         ("timm:no_such_network", "no_such_network"),
         ("@64x1 | Conv k3 c8 s2 | XX k3 c8 s2 d1 | XX k3 c8 s2 d1 | XX k3 c8 s2 d1 | XX k3 c8 s2 d1 | 10", "at 16 pixels"),
@@ -597,7 +597,7 @@ def test_the_last_table_fits_80_columns_and_the_command_repeats_nothing(
     )
 
 
-@pytest.mark.parametrize(("searched", "rival"), [(True, "mobilenetv2"), (False, "best searched")])
+@pytest.mark.parametrize(("searched", "rival"), [(True, "mobilenetv2"), (False, "best found")])
 def test_on_a_narrow_terminal_no_name_is_cut_and_the_best_of_the_other_kind_stands_beside_it(
     raced: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, searched: bool, rival: str
 ) -> None:
@@ -721,7 +721,7 @@ def test_on_another_machines_evidence_the_searchs_networks_race_alone(run: RunFo
     assert found.entrants
     assert all(entrant.design is None and entrant.ms_per_image is None for entrant in found.entrants)
     assert [str(unmet.budget) for unmet in found.unmet] == ["0.000001ms/image"]
-    assert any("known designs cannot be timed there" in line for line in said)
+    assert any("known designs cannot be timed, so they do not race" in line for line in said)
 
 
 def test_a_race_in_which_all_fail_says_why_with_a_row_for_every_budget_and_the_next_command_tries_again(
@@ -803,10 +803,8 @@ def test_a_winner_without_a_rival_tells_what_it_reached_and_what_became_of_the_o
     found, selection, entrants = Outcomes.load(run.results), Selection.load(run.selection), Entrants.load(run.entrants).racing
     won = found.outcomes[0].model_copy(update={"searched": False, "known": None, "best_searched": None})
     assert found.outcomes[0].unrivalled == ""
-    assert (
-        won.verdict
-        == f"{won.name} has {100 * won.held_out_accuracy:.1f} ± {100 * won.held_out_error:.1f} % of the images held out"
-    )
+    reached = f"{100 * won.held_out_accuracy:.1f} ± {100 * won.held_out_error:.1f} %"
+    assert won.verdict == f"{won.name} reaches {reached} on the held-out images"
     designs = [each for each in entrants if each.design]
     with open_run(run.path, Progress()) as job:
         assert why_unrivalled(job, entrants, won) == "every training of a network of the search within the budget failed"
@@ -821,7 +819,7 @@ def test_a_winner_without_a_rival_tells_what_it_reached_and_what_became_of_the_o
     assert noise.endswith("was certified to be within the budget: timings spread too much to tell whether one is")
     capsys.readouterr()
     print_outcomes(found.model_copy(update={"outcomes": (won.model_copy(update={"unrivalled": noise}),)}), run.path)
-    assert f" % of the images held out; {noise}" in " ".join(capsys.readouterr().out.split())
+    assert f" % on the held-out images; {noise}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_winner_at_chance_is_said_to_have_learnt_nothing_wherever_it_is_handed_out(
@@ -838,9 +836,9 @@ def test_a_winner_at_chance_is_said_to_have_learnt_nothing_wherever_it_is_handed
         export_selected(job, ["timm"], won.name)
         write_report(job)
     assert Outcomes.load(run.results).unlearnt == found.unlearnt == {won.name: why}
-    said = [line for line in list_shortfalls(run) if line.endswith(f"{won.name}, its best, has learnt nothing: {why}")]
+    said = [line for line in list_shortfalls(run) if line.endswith(f"the best, {won.name}, has learnt nothing: {why}")]
     assert [line.split()[1] for line in said] == [str(each.budget) for each in found.outcomes if each.name == won.name]
-    assert f"| of no use | it has learnt nothing: {why} |" in (run.path / won.export).with_name("card.md").read_text()
+    assert f"| not useful | it has learnt nothing: {why} |" in (run.path / won.export).with_name("card.md").read_text()
     page = run.report.read_text()
     assert f"It has learnt nothing: {why}." in page
     assert said[0] in page
@@ -861,4 +859,4 @@ def test_a_run_none_of_whose_budgets_can_be_met_ends_with_its_report_and_exit_co
         assert run_job(job, any_master=True).outcomes == ()
     assert run.report.exists()
     assert main(["race", str(run.path)]) == 3
-    assert "can be met by no network: the smallest that can be met is" in capsys.readouterr().err
+    assert "cannot be met by any network: the smallest that can be met is" in capsys.readouterr().err

@@ -88,7 +88,7 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
     assert process.returncode == 130
-    assert said.decode() == "interrupted; the same command goes on where it was\n"
+    assert said.decode() == "interrupted; the same command resumes the work\n"
 
 
 @pytest.mark.slow

@@ -146,8 +146,8 @@ def test_a_run_of_another_recipe_tells_the_keys_that_differ_and_how_to_go_on_wit
     other = with_overrides(files.recipe(), [Override(f"--set {key}", key, text) for key, text in changes.items()])
     with pytest.raises(RunError) as refused:
         files.check_free_for(other)
-    assert "(distill.epochs: 7 here, 1 in the run, seed: 1 here, 0 in the run), with which " in str(refused.value)
-    assert f"`genet run {files.recipe_file} --run {files.path}` goes on as it is, expected" in str(refused.value)
+    assert "(distill.epochs: 7 here, 1 in the run, seed: 1 here, 0 in the run), expected one of this recipe" in str(refused.value)
+    assert f"`genet run {files.recipe_file} --run {files.path}` resumes that run" in str(refused.value)
 
 
 def test_a_folder_with_other_files_is_refused_and_left_alone(copy: RunFolder, tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_folder_with_other_files_is_refused_and_left_alone(copy: RunFolder, tm
 def test_two_runs_at_once_in_one_folder_are_refused(copy: RunFolder) -> None:
     with (
         open_run(copy.path, Progress()),
-        pytest.raises(RunError, match="one process at a time"),
+        pytest.raises(RunError, match="another process is working in it"),
         open_run(copy.path, Progress()),
     ):
         pass
@@ -264,7 +264,7 @@ def test_the_report_tells_how_well_the_networks_use_the_device(finished: RunFold
     selection = Selection.load(finished.selection)
     (text,) = re.findall(r'<table id="uses">.*?</table>', finished.report.read_text(), re.S)
     rows = re.findall(r"<tr><td>(.*?)</td><td><code>(.*?)</code></td>.*?>([\d.]+%)</td></tr>", text, re.S)
-    roles = {(each.network, f"handed out for {each.budget}") for each in Outcomes.load(finished.results).outcomes}
+    roles = {(each.network, f"chosen for {each.budget}") for each in Outcomes.load(finished.results).outcomes}
     roles |= {(choice.network, f"selected for {choice.budget}") for choice in selection.answers} | {(rows[0][1], "MasterNet")}
     assert {(network, role) for names, network, _ in rows for role in names.split(", ")} == roles
     macs = network_cost(Network.parse(rows[0][1])).macs
@@ -340,7 +340,7 @@ def test_a_superblock_all_of_whose_trials_failed_keeps_the_masternets_own_and_is
         fit_trials(job)
         own = job.recipe.space.superblocks[1]
         assert {Network.parse(choice.network).superblocks[1] for choice in select_networks(job).choices} == {own}
-    assert [line for line in said if "super-block 2" in line and "lacks evidence" in line]
+    assert [line for line in said if "super-block 2" in line and "stays as in the MasterNet" in line]
 
 
 @pytest.mark.parametrize("lost", ["master.safetensors", "master.json"])

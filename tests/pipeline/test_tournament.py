@@ -136,7 +136,7 @@ def test_the_preflight_tells_what_a_tournament_costs_in_full_trainings_and_in_ti
     told = " ".join(" ".join(outlook(seen, job.table.setting)).split())
     assert seen.contenders == 19
     assert seen.cost[TOURNAMENT] == pytest.approx((19 * 1 + 7 * 2 + 3 * 4) / 5)
-    assert "tournament 19 designs for the MasterNet, at most 9.0 full trainings' worth" in told
+    assert "tournament 19 designs for the MasterNet, at most 9.0 full trainings" in told
     assert seen.seconds["tournament"] > 0
     assert f"from the start: tournament {duration(seen.seconds['tournament'])}, profile" in told
 
@@ -233,7 +233,7 @@ def test_on_another_device_it_is_measured_anew_and_no_training_is_repeated_and_a
 def test_on_another_device_a_run_that_has_only_its_tournament_goes_no_further_without_being_asked(run: RunFolder) -> None:
     recipe, before = run.recipe(), run.latency.path.stat().st_mtime_ns
     elsewhere = recipe.model_copy(update={"measure": recipe.measure.model_copy(update={"device": "estimate:t4"})})
-    law = r"was measured with .*v100.* would measure anew with .*t4.*; give genet run --remeasure for that"
+    law = r"got .*t4.*, expected .*v100.*, with which the run was measured; give genet run --remeasure to measure again"
     with pytest.raises(RunError, match=law), open_run(run.path, Progress(), elsewhere, same_setting=True):
         pass
     assert run.latency.path.stat().st_mtime_ns == before
@@ -277,8 +277,8 @@ def test_if_no_design_is_as_fast_the_masternet_of_the_space_stays_and_nothing_is
     found, said = said_by(tmp_path / "run", recipe_with(tmp_path, DEEP))
     assert found.winner == str(read_recipe(tmp_path / "tiny.yaml").space.masternet(16))
     assert not (tmp_path / "run" / "race.jsonl").exists()
-    assert any("no scale of it is within" in line and "takes no part" in line for line in said)
-    assert said[-1].startswith("  no other design is as fast as the MasterNet of the space")
+    assert any("no scaled version is within" in line and "does not take part" in line for line in said)
+    assert said[-1].startswith("  the MasterNet of the space stays: no other design is within its")
 
 
 IN_ITS_FIRST_STEP = ZeroDivisionError("in its first step")
@@ -328,7 +328,7 @@ def test_a_design_whose_worker_or_memory_was_lost_ends_the_round_and_is_trained_
 ) -> None:
     over, recipe, run = without_its_winner(held, tmp_path)
     assert over.won is not None
-    lost = rf"failed: got no result of 1 designs \({over.won.design}.*: {kind}.* the same command tries them again"
+    lost = rf"failed: got no result for 1 designs \({over.won.design}.*: {kind}.* give the same command to try them again"
     with monkeypatch.context() as patch:
         failing(patch, over.won.design, fault=fault)
         with pytest.raises(EvidenceError, match=lost):
@@ -380,7 +380,7 @@ def test_the_standing_is_told_at_any_time(held: RunFolder, tmp_path: Path, capsy
     assert main([*status]) == 0
     printed = capsys.readouterr().out
     assert "the MasterNet is design-" in printed
-    assert "`genet master RUN` goes on" in printed
+    assert "`genet master RUN` trains it" in printed
 
     begun = prepared(tmp_path / "begun", held, recipe_with(tmp_path, *OWN))
     for line in held.race.read().records[:2]:
@@ -392,10 +392,10 @@ def test_the_standing_is_told_at_any_time(held: RunFolder, tmp_path: Path, capsy
     assert [each["state"] for each in told["standings"]] == ["leads", "in", "in", "in", "in"]
     assert main([*status]) == 0
     assert "round 1 of 2, 5 designs of" in capsys.readouterr().out
-    with pytest.raises(RunError, match="the tournament for the MasterNet is not over; `genet master RUN` ends it"):
+    with pytest.raises(RunError, match="the tournament for the MasterNet is not finished; `genet master RUN` finishes it"):
         _ = read_run(begun.path, Progress()).masternet
     assert main(["profile", str(begun.path)]) == 2
-    assert "`genet master RUN` ends it" in capsys.readouterr().err
+    assert "`genet master RUN` finishes it" in capsys.readouterr().err
 
 
 def test_a_check_lists_the_designs_that_compete(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

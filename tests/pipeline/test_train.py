@@ -75,11 +75,13 @@ def test_any_network_is_trained_into_a_folder_of_its_own_and_once_only(
 def test_a_folder_of_another_training_is_left_alone(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trained(capsys, NETWORK, "--recipe", recipe, "--into", tmp_path / "net")
     recipe.write_text(RECIPE.replace("epochs: 3", "epochs: 2"))
-    assert "recipe.yaml: got that of another training, expected that of this one" in refused(
+    assert "recipe.yaml: got the file of another training, expected that of this one" in refused(
         capsys, NETWORK, "--recipe", recipe, "--into", tmp_path / "net"
     )
     other = NETWORK.replace("c24", "c16")
-    assert "network.yaml: got that of another training" in refused(capsys, other, "--recipe", recipe, "--into", tmp_path / "net")
+    assert "network.yaml: got the file of another training" in refused(
+        capsys, other, "--recipe", recipe, "--into", tmp_path / "net"
+    )
 
 
 def training(recipe: Path, into: Path, *before: str, output: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
@@ -102,7 +104,7 @@ def test_told_to_end_it_saves_and_the_same_command_ends_with_the_weights_of_an_u
                 process.terminate()
                 assert process.wait(60) == 128 + signal.SIGTERM
                 assert process.stderr is not None
-                assert process.stderr.read() == b"terminated; the same command goes on where it was\n"
+                assert process.stderr.read() == b"terminated; the same command resumes the work\n"
     (saved,) = (tmp_path / "told").glob("*.checkpoint")
     state = Checkpoints(saved).read()
     assert state is not None
@@ -129,8 +131,8 @@ def test_two_processes_train_one_network(recipe: Path, tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("arguments", "law"),
     [
-        (["nowhere"], "nowhere: got something else, expected a run folder, or a network with --recipe"),
-        ([NETWORK, "--recipe", "BRIEF", "--network", "some"], "--network must go with a run folder"),
+        (["nowhere"], "nowhere: got no folder, expected a run folder"),
+        ([NETWORK, "--recipe", "BRIEF", "--network", "some"], "--network: got --recipe too, expected one of them"),
         ([NETWORK.replace("| 10", "| 11"), "--recipe", "BRIEF"], "digits have 1 channel and 10 classes"),
         ([NETWORK, "--recipe", "brif"], "brif: must be a file or one of cifar10, digits, genet-imagenet"),
     ],
@@ -155,7 +157,7 @@ def test_ctrl_c_saves_its_very_step_too_and_going_on_is_told(recipe: Path, tmp_p
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
         assert process.stderr is not None
-        assert process.stderr.read() == b"interrupted; the same command goes on where it was\n"
+        assert process.stderr.read() == b"interrupted; the same command resumes the work\n"
     (mark,) = into.glob("*.preempted.json")
     assert Preempted.load(mark).epochs > 0
     (into / mark.name.replace(".preempted.json", ".checkpoint.other")).write_bytes(b"damaged")
@@ -163,15 +165,15 @@ def test_ctrl_c_saves_its_very_step_too_and_going_on_is_told(recipe: Path, tmp_p
         said, _ = process.communicate()
         assert process.returncode == 0
     told = " ".join(said.decode().split())
-    assert "going on after" in told or "beginning anew" in told
-    assert "checkpoint.other: damaged, and left out" in told
+    assert "resuming after" in told or "starting from scratch" in told
+    assert "checkpoint.other: damaged and left out" in told
 
 
 def test_imported_weights_are_not_trained_over(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put_teacher(tmp_path / "net", NETWORK)
     before = (tmp_path / "net" / "model.safetensors").read_bytes()
     said = refused(capsys, tmp_path / "net", "--recipe", recipe, "--into", tmp_path / "net")
-    assert "must hold no weights from elsewhere" in said
+    assert "got weights from elsewhere, expected none" in said
     assert (tmp_path / "net" / "model.safetensors").read_bytes() == before
 
 
@@ -179,7 +181,7 @@ def test_a_network_is_named_by_its_folder_and_ends_with_its_labels(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_atomic(tmp_path / "net" / "network.yaml", to_yaml(Network.parse(NETWORK)).encode())
-    assert "is the folder of one network; genet train" in refused(capsys, tmp_path / "net")
+    assert "got the folder of one network, expected a run folder; genet train" in refused(capsys, tmp_path / "net")
     trained(capsys, tmp_path / "net", "--recipe", recipe, "--into", tmp_path / "net")
     assert (tmp_path / "net" / "labels.txt").read_text().split() == list("0123456789")
 
@@ -189,7 +191,7 @@ def test_another_network_that_lies_in_the_folder_is_not_trained_over(
 ) -> None:
     write_atomic(tmp_path / "net" / "network.yaml", b"# mine\n" + to_yaml(Network.parse(NETWORK.replace("c24", "c16"))).encode())
     said = refused(capsys, NETWORK, "--recipe", recipe, "--into", tmp_path / "net")
-    assert "network.yaml: got that of another training, expected that of this one" in said
+    assert "network.yaml: got the file of another training, expected that of this one" in said
     assert (tmp_path / "net" / "network.yaml").read_bytes().startswith(b"# mine")
 
 
@@ -242,7 +244,7 @@ def test_a_start_of_other_classes_is_refused(recipe: Path, tmp_path: Path, capsy
     said = refused(
         capsys, start / "network.yaml", "--recipe", recipe, "--from", start, "--data", images, "--into", tmp_path / "on"
     )
-    assert "got images that lack c and have b besides, expected the network's own classes" in said
+    assert "got images that lack c and have b in addition, expected the network's own classes" in said
 
 
 def test_a_teacher_answers_in_the_order_of_the_images_classes(recipe: Path, tmp_path: Path) -> None:
@@ -253,7 +255,9 @@ def test_a_teacher_answers_in_the_order_of_the_images_classes(recipe: Path, tmp_
     teacher = teacher_of(spec, ("a", "b"))
     assert teacher is not None
     assert torch.equal(teacher.eval()(images), build(TWO, seed=3).eval()(images))
-    with pytest.raises(GenetError, match=r"teacher: got .*, which lacks c and has b besides, expected the classes of the images"):
+    with pytest.raises(
+        GenetError, match=r"teacher: got .*, which lacks c and has b in addition, expected the classes of the images"
+    ):
         teacher_of(spec, ("a", "c"))
 
 
@@ -304,7 +308,7 @@ def test_every_training_recipe_that_comes_along_can_be_read(name: str) -> None:
     [
         ("augment: {policy: original}", "augment: got policy original for digits, expected crop, flip or cutout alone"),
         ("augment: {scale: [0.5, 1]}", "augment: got scale 0.5 to 1 for digits, expected crop, flip or cutout alone"),
-        ("augment: original", "must be none, or name what is done such as {crop: 4, flip: true}"),
+        ("augment: original", "must be none, or a mapping such as {crop: 4, flip: true}"),
         ("augment: {crop: 4, scale: [0.5, 1]}", "cannot be combined with crop"),
         (
             "mixup: 0.2, batch: 33",

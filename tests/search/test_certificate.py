@@ -225,10 +225,10 @@ def test_budgets_that_none_meets_are_named_with_the_smallest_that_is_met_in_thei
     )
     half, tiny, predicted = found.unmet
     assert half == (
-        "budget 0.5x (64 ms per batch of 64, 1 ms/image) can be met by no network on offer: the fastest is measured at 1.1 "
-        "ms/image; the smallest that can be met is 0.5501x (70.41 ms per batch of 64, 1.1 ms/image)"
+        "budget 0.5x (64 ms per batch of 64, 1 ms/image) cannot be met by any network on offer: the fastest is "
+        "measured at 1.1 ms/image; the smallest that can be met is 0.5501x (70.41 ms per batch of 64, 1.1 ms/image)"
     )
-    assert tiny.startswith("budget 0.001ms/image (0.064 ms per batch of 64, 0.0005x) can be met by no")
+    assert tiny.startswith("budget 0.001ms/image (0.064 ms per batch of 64, 0.0005x) cannot be met by any")
     assert tiny.endswith("the smallest that can be met is 0.01235ms/image (0.7904 ms per batch of 64, 0.006175x)")
     assert "the fastest is predicted at 1 ms/image; the smallest that can be met is 0.5x (" in predicted
 
@@ -247,13 +247,13 @@ def test_a_budget_that_timings_spread_too_much_to_decide_is_told_from_one_that_i
     found = found.model_copy(update={"choices": tuple(choices)})
     assert [str(budget) for budget in found.undecided] == ["0.5x", "0.6x"]
     half, tiny, close = found.unmet
-    again = "stop other programs and give the same command again, which measures anew"
+    again = "stop other programs and give the same command again to measure anew"
     assert half == (
-        "budget 0.5x (64 ms per batch of 64, 1 ms/image) could not be certified: the nearest network was measured at 1.2 "
-        f"ms/image on average, at most 4.6, which does not tell whether it is within; {again}"
+        "budget 0.5x (64 ms per batch of 64, 1 ms/image) could not be certified: the nearest network was measured at "
+        f"1.2 ms/image on average, at most 4.6, which leaves open whether it is within; {again}"
     )
-    assert "can be met by no network on offer" in tiny
-    assert "(0.3%), which does not tell" in close
+    assert "cannot be met by any network on offer" in tiny
+    assert "(0.3%), which leaves open" in close
     assert close.endswith(f"{again}, or take 0.6025x (77.12 ms per batch of 64, 1.205 ms/image)")
 
 

@@ -414,8 +414,8 @@ def test_an_explanation_names_its_network_its_budget_and_what_lies_beyond_the_tr
         assert Explanation.model_validate_json(why.model_dump_json()) == why
     assert len(found) > 1
     one, two, none = (why.model_copy(update={"beyond_trials": places}).extrapolation for places in ((2,), (0, 2), ()))
-    assert one.startswith("super-block 3 is of a size outside")
-    assert two.startswith("super-blocks 1, 3 are of sizes outside")
+    assert one.startswith("super-block 3 has a size outside")
+    assert two.startswith("super-blocks 1, 3 have sizes outside")
     assert not none
 
 

@@ -96,7 +96,7 @@ def test_every_fault_of_a_races_own_designs_is_told_at_once_with_its_remedy(tmp_
     other, short, file, deep = (f"race.designs: {text}: " for text in listed)
     first, second, third, *rest = told.value.faults
     assert first == f"{other}got a network that reads 3 channels, expected 1; begin it with @16x1"
-    assert second == f"{other}got a network that tells 3 classes, expected 10; end it with | 10"
+    assert second == f"{other}got a network for 3 classes, expected 10; end it with | 10"
     assert third.startswith(f"{short}a notation must have at least ")
     assert rest[0] == f"{file}got a network that reads 3 channels, expected 1; set input.channels to 1"
     assert rest[1].startswith(f"{deep}at 16 pixels: ")

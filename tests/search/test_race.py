@@ -100,7 +100,7 @@ def test_a_verdict_tells_accuracy_and_lead_with_errors_and_the_latency_of_a_fast
     slow, fast = entrant("a"), entrant("b", design="known").model_copy(update={"ms_per_image": 0.75})
     (won,) = outcomes([slow.model_copy(update={"ms_per_image": 1.0}), fast], {"a": score(0.81), "b": score(0.80)})
     held_out = 100 * math.sqrt(0.81 * 0.19 / 1000)
-    assert f"a has 81.0 ± {held_out:.1f} % of the images held out, 1.0 ± " in won.verdict
+    assert f"a reaches 81.0 ± {held_out:.1f} % on the held-out images, 1.0 ± " in won.verdict
     assert won.verdict.endswith("; a tie, as that is less than one standard error, and b has 25% less latency")
 
 

@@ -10,10 +10,10 @@ from genet.search.unlearnt import remedy
 SCHEDULE = Schedule(epochs=20, learning_rate=0.8)
 
 
-UNKNOWN = ("the curve of its loss, which would tell more, is not known", "epochs=60")
+UNKNOWN = ("the cause is not known, as there is no curve of its loss", "epochs=60")
 HIGH, LOW = ("the learning rate is too high", "learning_rate=0.2"), ("the learning rate is too low", "learning_rate=8")
-FEW = ("the epochs are too few", "epochs=60")
-BY_HEART = ("it learnt the training images, which tell nothing of those held out", "")
+FEW = ("there are too few epochs", "epochs=60")
+BY_HEART = ("it learnt the training images, but nothing that holds for the held-out ones", "")
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,9 @@ def test_a_rate_too_high_is_told_from_one_too_low_from_too_few_epochs_and_from_o
 
 
 def test_two_epochs_are_too_few_to_tell_more() -> None:
-    assert remedy((1.40, 1.39), SCHEDULE.model_copy(update={"epochs": 2}), 4) == ("it was trained for 2 epochs alone", "epochs=6")
+    assert remedy((1.40, 1.39), SCHEDULE.model_copy(update={"epochs": 2}), 4) == ("it was trained for only 2 epochs", "epochs=6")
 
 
 def test_the_course_of_the_loss_is_told_beside_that_of_guessing() -> None:
     grew = remedy((1.40, 1.90, 1.39), SCHEDULE, 4).cause
-    assert grew == "its training loss grew from 1.4 to 1.9, where guessing has 1.386: the learning rate is too high"
+    assert grew == "its training loss grew from 1.4 to 1.9 (guessing: 1.386): the learning rate is too high"
