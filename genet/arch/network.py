@@ -57,7 +57,7 @@ NonEmpty = AfterValidator(_not_empty)
 
 def _file_name(name: str) -> str:
     if not re.fullmatch(r"\w[\w.-]*", name):
-        raise broken_rule("must be made of letters, digits, dots, dashes and underscores, for it names files")
+        raise broken_rule("must consist of letters, digits, dots, dashes and underscores, as it names files")
     return name
 
 
@@ -170,7 +170,7 @@ class SuperBlock(Described):
     @classmethod
     def _only_a_block_strides(cls, stride: int, info: ValidationInfo) -> int:
         if stride > 1 and info.data.get("depth") == 0:
-            raise broken_rule("must be 1 where the depth is 0, for no block is left to stride", "1, or a depth of 1")
+            raise broken_rule("must be 1 if the depth is 0, as there is no block to stride", "1, or a depth of 1")
         return stride
 
     @field_validator("ratio")

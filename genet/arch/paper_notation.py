@@ -87,7 +87,7 @@ def _check_widths(parts: list[tuple[str, tuple[float, ...]]]) -> None:
     """Check that every part reads the width that the one before it writes."""
     writes = [numbers[0] if part in ("BN", "RELU", "AdaptiveAvgPool") else numbers[1] for part, numbers in parts]
     faults = [
-        f"{part} must read the width {before:g} that stands before it (got {numbers[0]:g})"
+        f"{part} must read the width {before:g} of the part before it (got {numbers[0]:g})"
         for before, (part, numbers) in zip(writes, itertools.islice(parts, 1, None), strict=False)
         if numbers[0] != before
     ]
@@ -99,7 +99,7 @@ def _entry(part: str, numbers: tuple[float, ...]) -> str:
     """Return a super-block in the project's own notation, whose rules then hold."""
     kind, (_, width, kernel, stride, ratio, depth) = KINDS[part], numbers
     if kind == "XX" and not math.isclose(ratio, 1):
-        raise SpecError([f"{part} must have ratio 1, for both its convolutions are of one width (got {ratio:g})"])
+        raise SpecError([f"{part} must have ratio 1, as both its convolutions have one width (got {ratio:g})"])
     if not depth:
         raise SpecError([f"{part} must have a depth of 1 or more (got {depth:g})"])
     entry = f"{kind} k{kernel:g} c{width:g} s{stride:g} d{depth:g}"

@@ -127,8 +127,8 @@ def _for_the_images(own: Network, info: ValidationInfo) -> Network:
     if (own.input.channels, own.input.classes) != (input_.channels, input_.classes):
         broken.append(
             broken_rule(
-                f"must read {input_.channels} channels and tell {input_.classes} classes as the space does, not "
-                f"{own.input.channels} and {own.input.classes}"
+                f"must have {input_.channels} channels and {input_.classes} classes like the space, not {own.input.channels} "
+                f"and {own.input.classes}"
             )
         )
     if stride > smallest:

@@ -60,7 +60,7 @@ def _none(value: Any) -> Any:
     if value == "none":
         return Augment()
     if isinstance(value, str):
-        raise broken_rule("must be none, or name what is done such as {crop: 4, flip: true}", f"{{policy: {value}}}")
+        raise broken_rule("must be none, or a mapping such as {crop: 4, flip: true}", f"{{policy: {value}}}")
     return value
 
 

@@ -28,7 +28,7 @@ class Budget:
 
     @classmethod
     def parse(cls, given: object) -> Budget:
-        """Return the budget that a user wrote; a number alone is milliseconds per image. A broken rule if it is none."""
+        """Return the budget that a user wrote; a number alone is milliseconds per image. A rule error for any other text."""
         found = given
         if isinstance(given, int | float) and not isinstance(given, bool) and math.isfinite(given):
             found = cls(float(given), "ms/image")

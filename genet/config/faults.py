@@ -143,7 +143,7 @@ def _keys_at(model: type[BaseModel], location: list[Any]) -> list[str]:
 
 
 def _nearest_key(model: type[BaseModel], key: str) -> str:
-    """Return the key such as `train.epochs` that is nearest to one that there is not, of those with a last part like its own."""
+    """Return the known key, such as `train.epochs`, that is nearest to an unknown one, of those with a similar last part."""
 
     def last(whole: str) -> str:
         return whole.rpartition(".")[2]
@@ -153,7 +153,7 @@ def _nearest_key(model: type[BaseModel], key: str) -> str:
 
 
 def _whole_keys(model: type[BaseModel], above: str = "") -> Iterator[str]:
-    """Yield all keys of a record and of those in it, such as `train.epochs`, but for records in lists."""
+    """Yield all keys of a record and of the records in it, such as `train.epochs`, except in lists."""
     for name, field in model.model_fields.items():
         yield above + name
         below = None if get_origin(field.annotation) is tuple else _record_type(field.annotation)

@@ -20,8 +20,8 @@ SIGN = 64  # of them, in which a text shows its kind
 LONGEST_HEADER = 1 << 26
 LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the start of files of torch.save before they became zip archives
 TENSORS = r"collections OrderedDict|torch\._utils _rebuild\w*|torch \w+"  # the parts of a pickle of tensors alone
-ELSEWHERE = "genet takes networks of PyTorch: import the function that builds one"
-EXPORTED = "genet eval {file} --data D runs it as it is; to import it, import the function that builds the network it came from"
+ELSEWHERE = "genet reads PyTorch networks: import the function that builds one"
+EXPORTED = "genet eval {file} --data D runs it as it is; to import it, import the function that built its network"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ EMPTY = FileKind("an empty file", "save or download it again")
 
 
 def kind_of(file: Path) -> FileKind | None:
-    """Return the kind of a file that people take for a network; None if it is missing, unreadable or of no kind known here."""
+    """Return the kind of a file that could be mistaken for a network; None if it is missing, unreadable or of unknown kind."""
     try:
         head = read_bytes(file, HEAD)
     except StorageError:
@@ -45,9 +45,9 @@ def kind_of(file: Path) -> FileKind | None:
     if not start:
         return EMPTY
     if start.startswith((b"<!doctype html", b"<html")):
-        return FileKind("a web page, as a download that failed leaves one", "download the file again")
+        return FileKind("a web page, as left by a failed download", "download the file again")
     if start.startswith(b"version https://git-lfs"):
-        return FileKind("a pointer of Git LFS in place of the file", "fetch the file: git lfs pull")
+        return FileKind("a Git LFS pointer instead of the file", "fetch the file: git lfs pull")
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _archive(file)
     if re.match(rb"\x80[\x02-\x05]", head):
@@ -69,7 +69,7 @@ def _archive(file: Path) -> FileKind:
             names = archive.namelist()
             inside = {name.partition("/")[2] or name: name for name in names}
             if any(name.startswith("code/") for name in inside):
-                return FileKind("a TorchScript program", "import the function that builds the network it was made from")
+                return FileKind("a TorchScript program", "import the function that built its network")
             if "archive_format" in inside or "serialized_exported_program.json" in names:
                 return FileKind("a program of torch.export", EXPORTED.format(file=file))
             if "model.weights.h5" in names:
@@ -77,7 +77,7 @@ def _archive(file: Path) -> FileKind:
             if "data.pkl" in inside:
                 return _pickled(file, "a PyTorch file", io.BytesIO(archive.read(inside["data.pkl"])))
     except (zipfile.BadZipFile, NotImplementedError, OSError):
-        return FileKind("a damaged or cut-off archive, as PyTorch's files are", "save or download it again")
+        return FileKind("a damaged or truncated archive, as PyTorch writes", "save or download it again")
     arrays = all(name.endswith(".npy") for name in names)
     return FileKind("arrays of numpy", ELSEWHERE) if arrays else FileKind("a zip archive", "unpack it")
 
@@ -138,7 +138,7 @@ def _safetensors(file: Path, length: int) -> FileKind:
     try:
         header = json.loads(read_bytes(file, 8 + length)[8:])
     except ValueError:
-        return FileKind("a damaged or cut-off safetensors file", "save or download it again")
+        return FileKind("a damaged or truncated safetensors file", "save or download it again")
     tensors = len(header.keys() - {"__metadata__"})
     what = f"a safetensors file of {tensors} tensors, without the network"
     folder = file.absolute().parent
@@ -152,4 +152,4 @@ def _weights(loaded: str) -> str:
 
 
 def _import_remedy(what: str) -> str:
-    return f"have net() in nets.py {what}, then: genet import nets:net"
+    return f"in nets.py let net() {what}, then: genet import nets:net"

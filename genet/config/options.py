@@ -1,4 +1,4 @@
-"""Options that a command line or a program gives by themselves, without a recipe's file, and their names in faults."""
+"""Options that a command line or a program gives without a recipe, and how errors name them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from genet.config.yaml_tree import compose_value, plain_values
 from genet.errors import GenetError, SpecError
 
 Replacement = str | Callable[[re.Match[str]], str]
-AS_ARGUMENTS: dict[str, Replacement] = {  # patterns of what faults name on the command line, and what functions have instead
+AS_ARGUMENTS: dict[str, Replacement] = {  # patterns of options in errors, and what to write instead for functions
     r"use --new-run for a new folder, or --run FOLDER": "give another folder",
     r"--new-run( for (a new folder|new trials))?": "another folder",
     r"(genet run )?--remeasure": "another folder",
@@ -37,7 +37,7 @@ def as_option(name: str) -> str:
 
 @contextmanager
 def faults_name_arguments() -> Iterator[None]:
-    """Have the faults of the block, or of a function, name arguments in place of options of the command line."""
+    """Make the errors of the block, or of a function, name arguments in place of options of the command line."""
     try:
         yield
     except GenetError as fault:

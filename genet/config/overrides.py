@@ -1,4 +1,4 @@
-"""Values of a command line or a program in place of those in a recipe: put into its tree, so that its own checks judge them."""
+"""Values of a command line or a program that replace those of a recipe, put into its tree so that its checks apply to them."""
 
 from __future__ import annotations
 

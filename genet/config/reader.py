@@ -61,7 +61,7 @@ def no_network_in(folder: Path) -> str:
     """Return the fault of a folder that is to hold a network and does not: if it is that of a run, its networks are named."""
     own = [str(file.parent) for file in sorted(folder.glob("networks/*/network.yaml"))]
     if own or (folder / "recipe.yaml").exists():
-        rest = f"name one of its networks, {some_of(own)}" if own else "it has none yet, and genet run goes on with it"
+        rest = f"name one of its networks, {some_of(own)}" if own else "it has none yet; genet run resumes it"
         return f"{folder}: got the folder of a run, expected that of a network; {rest}"
     got = "a folder without network.yaml" if folder.is_dir() else "a file" if folder.exists() else "no such folder"
     return f"{folder}: got {got}, expected a network's folder, which has network.yaml; name another"
@@ -119,12 +119,12 @@ def read_widths(
             faults.append(f"{node_location(key)}: widths.{name}: must be a convolution of the network{near}")
         elif name in fixed and widths[name] != layers[name]:
             faults.append(
-                f"{node_location(value)}: widths.{name}: must stay {layers[name]}, for {fixed[name]} (got {widths[name]})"
+                f"{node_location(value)}: widths.{name}: must stay {layers[name]}, as {fixed[name]} (got {widths[name]})"
             )
         elif widths[name] > layers[name]:
             most = layers[name]
             faults.append(
-                f"{node_location(value)}: widths.{name}: must be at most what it is cut from (got {widths[name]}); nearest {most}"
+                f"{node_location(value)}: widths.{name}: must be at most the present width (got {widths[name]}); nearest {most}"
             )
         elif widths[name] % units.get(name, 1):
             unit, below = units[name], widths[name] // units[name] * units[name]
@@ -134,8 +134,8 @@ def read_widths(
             )
         elif name not in fixed and widths[name] * units[first] != widths[first] * units[name]:
             faults.append(
-                f"{node_location(value)}: widths.{name}: must be that of {first}, whose channels it shares (got {widths[name]}); "
-                f"nearest {widths[first] * units[name] // units[first]}"
+                f"{node_location(value)}: widths.{name}: must equal that of {first}, whose channels it shares (got "
+                f"{widths[name]}); nearest {widths[first] * units[name] // units[first]}"
             )
     if faults:
         raise SpecError(faults)
@@ -188,9 +188,9 @@ def _training(node: yaml.Node) -> TrainingRecipe:
         holds, given = ", ".join(TrainingRecipe.model_fields), ", ".join(of_a_search)
         raise SpecError(
             [
-                f"{node.start_mark.name}: got the recipe of a search (it has {given}), expected one for the training of a single "
-                f"network, which holds {holds}; give one such as {', '.join(shipped_files('recipes/training'))}, or a file of "
-                "name, data and train alone"
+                f"{node.start_mark.name}: got the recipe of a search (it has {given}), expected one for the training of a "
+                f"single network, which holds {holds}; give one such as {', '.join(shipped_files('recipes/training'))}, or a "
+                "file with only name, data and train"
             ]
         )
     recipe = _record(TrainingRecipe, node)

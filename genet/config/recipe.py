@@ -169,7 +169,7 @@ class TunedMaster(Schedule):
 
     @property
     def schedule(self) -> Schedule:
-        """The training, wherever the weights lie."""
+        """The training, independent of the place of the weights."""
         return Schedule.model_validate(self.model_dump(exclude={"folder"}))
 
 
@@ -209,7 +209,7 @@ class TrainingRecipe(Described):
     def _there_is_no_masternet(cls, train: Training) -> Training:
         if train.init == "masternet":
             remedy = "leave it out, and give genet train --from FOLDER"
-            raise broken_rule(f"must not have init: masternet, for there is no search; {remedy}")
+            raise broken_rule(f"must not have init: masternet, as there is no search; {remedy}")
         return train
 
     @field_validator("device")
@@ -373,14 +373,14 @@ class Recipe(Described):
     @classmethod
     def _a_tournament_finds_what_is_trained(cls, master: Master, info: ValidationInfo) -> Master:
         if isinstance(master, PretrainedMaster | TunedMaster) and "space" in info.data and info.data["space"].masternets:
-            raise broken_rule("must be a training, for the space's masternets compete to be the MasterNet; leave one of both out")
+            raise broken_rule("must be a training, as the space's masternets compete to be the MasterNet; leave one of both out")
         return master
 
     @field_validator("train")
     @classmethod
     def _joint_trials_are_shorter(cls, train: Training, info: ValidationInfo) -> Training:
         if train.epochs == 1 and "search" in info.data and info.data["search"].count:
-            raise broken_rule("must have 2 epochs at least, as joint trials are shorter; raise epochs, or set joint_trials: 0")
+            raise broken_rule("must have at least 2 epochs, as joint trials are shorter; raise epochs, or set joint_trials: 0")
         return train
 
     @property

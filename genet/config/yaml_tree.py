@@ -179,11 +179,9 @@ def duplicate_keys(node: yaml.Node) -> Iterator[Fault]:
             seen: dict[str, yaml.Node] = {}
             for key, _ in part.value:
                 if key.value in seen:
-                    first = (
-                        f"stands on line {seen[key.value].start_mark.line + 1} too" if is_in_file(key) else "stands there twice"
-                    )
+                    first = f"is on line {seen[key.value].start_mark.line + 1} too" if is_in_file(key) else "is there twice"
                     place = (key.start_mark.name, key.start_mark.line, key.start_mark.column)
-                    yield place, f"{node_location(key)}: {key.value}: must be given once, and {first}"
+                    yield place, f"{node_location(key)}: {key.value}: must be given once, but {first}"
                 seen.setdefault(key.value, key)
 
 

@@ -104,7 +104,7 @@ BAD_NOTATIONS = [
     (SMALL.replace("c48", "c44"), ["XX k3 c44 s2 d2: superblocks.0.width: must be a multiple of 8"]),
     (SMALL.replace("c48", "c0"), ["XX k3 c0 s2 d2: superblocks.0.width: "]),
     (SMALL.replace("c48 s2", "c48 s3"), ["XX k3 c48 s3 d2: superblocks.0.stride: "]),
-    (SMALL.replace("d2", "d0"), ["XX k3 c48 s2 d0: superblocks.0.stride: must be 1 where the depth is 0"]),
+    (SMALL.replace("d2", "d0"), ["XX k3 c48 s2 d0: superblocks.0.stride: must be 1 if the depth is 0"]),
     (SMALL.replace("d2", "d2 r1"), ["XX k3 c48 s2 d2 r1: superblocks.0.ratio: must be absent for XX"]),
     (SMALL.replace(" r0.25", ""), ["BL k5 c64 s1 d1: superblocks.1.ratio: must be given and at most 1 for BL"]),
     (SMALL.replace("r0.25", "r2"), ["BL k5 c64 s1 d1 r2: superblocks.1.ratio: must be given and at most 1 for BL"]),

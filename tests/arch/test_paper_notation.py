@@ -59,7 +59,7 @@ def test_without_a_head_the_pooling_follows_the_last_super_block() -> None:
         (LARGE.replace("ConvKX(640", "nonsense ConvKX(640"), "must be made of .* \\(got 'nonsense ConvKX\\(640"),
         (LARGE + "Linear(2560,1000)", "must be made of .* \\(got 'Linear"),
         (LARGE.replace("192,3,2,1.0,2", "192,3,2,2"), "SuperResKXKX must have 6 numbers \\(got SuperResKXKX\\(128,192,3,2,2"),
-        (LARGE.replace("(128,192", "(64,192"), "SuperResKXKX must read the width 128 that stands before it \\(got 64\\)"),
+        (LARGE.replace("(128,192", "(64,192"), "SuperResKXKX must read the width 128 of the part before it \\(got 64\\)"),
         (LARGE.replace("BN(32)", "BN(16)"), "BN must read the width 32"),
         (LARGE.replace("2,1.0,1", "2,0.5,1"), "SuperResKXKX must have ratio 1"),
         (LARGE.replace("640,3,1,3.0,4", "640,3,1,3.0,0"), "SuperResK1DWK1 must have a depth of 1 or more \\(got 0\\)"),

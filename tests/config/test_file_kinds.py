@@ -78,22 +78,22 @@ PYTORCH: list[tuple[Callable[[], bytes], str, str]] = [
     (lambda: pickle.dumps(nn.Linear(2, 2)), "a pickle of a whole torch.nn.modules.linear.Linear", "return pickle.load(open('it'"),
     (lambda: torch_file({"epoch": 3}), "a PyTorch file without tensors", "genet import --help"),
     (lambda: torch_file(Trap()), "a PyTorch file of a whole ", "return torch.load('it', weights_only=False)"),
-    (lambda: torch_file(STATE)[:-40], "a damaged or cut-off archive", "save or download it again"),
+    (lambda: torch_file(STATE)[:-40], "a damaged or truncated archive", "save or download it again"),
     (lambda: save(STATE), "a safetensors file of 2 tensors", "load_state_dict(safetensors.torch.load_file('it'))"),
-    (lambda: save(STATE)[:40], "a damaged or cut-off safetensors file", "save or download it again"),
-    (program, "a TorchScript program", "import the function that builds the network it was made from"),
+    (lambda: save(STATE)[:40], "a damaged or truncated safetensors file", "save or download it again"),
+    (program, "a TorchScript program", "import the function that built its network"),
     (exported, "a program of torch.export", "genet eval it --data D runs it as it is"),
 ]
 OTHERS: list[tuple[Callable[[], bytes], str, str]] = [
     (lambda: b"", "an empty file", "save or download it again"),
     (lambda: b" \n\xef\xbb\xbf<!DOCTYPE HTML>\n<title>404</title>", "a web page", "download the file again"),
-    (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a pointer of Git LFS", "git lfs pull"),
+    (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer", "git lfs pull"),
     (lambda: b"\x08\x0a\x12\x07pytorch", "an ONNX file", "genet eval it --data D"),
-    (lambda: b"\x89HDF\r\n\x1a\n\0\0", "an HDF5 file, as Keras writes", "genet takes networks of PyTorch"),
-    (lambda: archive("config.json", "model.weights.h5"), "a Keras file", "genet takes networks of PyTorch"),
-    (lambda: archive("a.npy", "b.npy"), "arrays of numpy", "genet takes networks of PyTorch"),
+    (lambda: b"\x89HDF\r\n\x1a\n\0\0", "an HDF5 file, as Keras writes", "genet reads PyTorch networks"),
+    (lambda: archive("config.json", "model.weights.h5"), "a Keras file", "genet reads PyTorch networks"),
+    (lambda: archive("a.npy", "b.npy"), "arrays of numpy", "genet reads PyTorch networks"),
     (lambda: archive("best.pth"), "a zip archive", "unpack it"),
-    (lambda: b"\x1f\x8b\x08\0", "a gzip archive", "genet takes networks of PyTorch"),
+    (lambda: b"\x1f\x8b\x08\0", "a gzip archive", "genet reads PyTorch networks"),
 ]
 
 

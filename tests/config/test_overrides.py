@@ -104,7 +104,7 @@ def test_joint_trials_as_long_as_full_trainings_are_refused_beside_all_other_fau
         read_recipe(file, [single, *read_settings(["search.joint_trials=4", "master.epochs=0"])])
     first, second = told.value.faults
     assert "master.epochs must be at least 1" in first
-    assert "train: must have 2 epochs at least, as joint trials are shorter; raise epochs, or set" in second
+    assert "train: must have at least 2 epochs, as joint trials are shorter; raise epochs, or set" in second
 
 
 @pytest.mark.parametrize("text", ["train.epochs", "=5", "train..epochs=5", "train.=5", "a b=5", ""])
@@ -128,7 +128,7 @@ def test_budgets_of_the_command_line_take_the_place_of_the_files(tmp_path: Path)
     ("given", "law"),
     [
         ("master={[a]: 1}", "--set master: a key must be a plain word"),
-        ("train={epochs: 3, epochs: 4}", "epochs: must be given once, and stands there twice"),
+        ("train={epochs: 3, epochs: 4}", "epochs: must be given once, but is there twice"),
     ],
 )
 def test_a_value_with_odd_keys_is_refused_in_a_line(

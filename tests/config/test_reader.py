@@ -139,7 +139,7 @@ NETWORK_FAULTS = [
         "depth 0 with a stride",
         ("depth: 2", "depth: 0"),
         (
-            "6:45: superblocks[1].stride: must be 1 where the depth is 0, for no block is left to stride (got 2); "
+            "6:45: superblocks[1].stride: must be 1 if the depth is 0, as there is no block to stride (got 2); "
             "nearest 1, or a depth of 1",
         ),
     ),
@@ -179,9 +179,9 @@ NETWORK_FAULTS = [
     (
         "duplicate key",
         ("head: {width: 64}", "head: {width: 64}\nhead: {width: 72}"),
-        ("9:1: head: must be given once, and stands on line 8 too",),
+        ("9:1: head: must be given once, but is on line 8 too",),
     ),
-    ("duplicate inner key", ("depth: 2,", "depth: 2, depth: 3,"), ("6:26: depth: must be given once, and stands on line 6 too",)),
+    ("duplicate inner key", ("depth: 2,", "depth: 2, depth: 3,"), ("6:26: depth: must be given once, but is on line 6 too",)),
     ("anchor", ("stem: {", "stem: &a {"), ("3:7: anchors and aliases (& and *) are not allowed; write the value out",)),
     (
         "alias",
@@ -403,7 +403,7 @@ def test_an_unknown_key_may_have_any_name(key: str) -> None:
 @pytest.mark.parametrize("name", ["../up", "a/b", ".hidden", "''", "a b"])
 def test_a_name_that_could_not_name_a_file_is_refused(name: str) -> None:
     Path("net.yaml").write_text(changed(NETWORK, "name: small", f"name: {name}"))
-    with pytest.raises(SpecError, match="name: must be made of letters, digits, dots, dashes and underscores"):
+    with pytest.raises(SpecError, match="name: must consist of letters, digits, dots, dashes and underscores"):
         read_network("net.yaml")
 
 
@@ -439,9 +439,9 @@ head: {width: none}
         "2:19: input.channels: must be at least 1 (got 0); nearest 1",
         "3:16: stem.kernel: must be 3, 5 or 7 (got 4); nearest 3",
         "5:33: superblocks[0].width: must be a multiple of 8 (got 44); nearest 40 or 48",
-        "6:45: superblocks[1].stride: must be 1 where the depth is 0, for no block is left to stride (got 2); "
+        "6:45: superblocks[1].stride: must be 1 if the depth is 0, as there is no block to stride (got 2); "
         "nearest 1, or a depth of 1",
-        "6:72: ratio: must be given once, and stands on line 6 too",
+        "6:72: ratio: must be given once, but is on line 6 too",
         "7:5: superblocks[2].ratio: must be given and at least 1 for DW, such as 6 (got None)",
         "7:45: superblocks[2].stride: must be 1 or 2 (got 3); nearest 2",
         "8:15: head.width: must be a whole number (got 'none')",
@@ -673,12 +673,12 @@ def test_without_masternets_a_space_is_written_as_before(tmp_path: Path) -> None
         ("[known, timm:resnet10t]", r"masternets\[1\]: must be known, patterns"),
         (
             f'["{MINE.replace("x3", "x1")}"]',
-            r"masternets\[0\]: must read 3 channels and .*, not 1 and 10 \(got 'design-",
+            r"masternets\[0\]: must have 3 channels and .*, not 1 and 10 \(got 'design-",
         ),
-        (f'["{MINE.replace("| 10", "| 7")}"]', r"masternets\[0\]: must read .*, not 3 and 7 \(got 'design-"),
+        (f'["{MINE.replace("| 10", "| 7")}"]', r"masternets\[0\]: must have .*, not 3 and 7 \(got 'design-"),
         (
             f'["{DEEP}"]',
-            r"must read .*, not 3 and 7 [^\n]*\n.*must have a total stride of at most 24 pixels, not 32",
+            r"must have .*, not 3 and 7 [^\n]*\n.*must have a total stride of at most 24 pixels, not 32",
         ),
         (f'["{MINE.replace("XX k3", "XX k4")}"]', r"masternets\[0\]: XX k4 c16 s2 d1: "),
         ('["@32x3 | Conv k3 c8 s2"]', r"masternets\[0\]: a notation must have at least 4 entries"),
@@ -715,5 +715,5 @@ def test_a_masternet_from_a_folder_and_a_tournament_exclude_each_other(tmp_path:
     space_with(tmp_path, "[known]")
     digits = shipped_files("recipes")["digits"].read_text().replace("space: digits", "space: space.yaml")
     (tmp_path / "mine.yaml").write_text(re.sub(r"master: .*", "master: {from: trained}", digits))
-    with pytest.raises(SpecError, match=r"master: must be a training, for the space's masternets compete"):
+    with pytest.raises(SpecError, match=r"master: must be a training, as the space's masternets compete"):
         read_recipe(tmp_path / "mine.yaml")

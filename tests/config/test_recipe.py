@@ -80,7 +80,7 @@ def test_how_latency_is_measured_and_images_are_read_and_where_they_lie_leaves_t
 
 def test_a_training_without_a_search_has_no_masternet_to_begin_with(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("name: mine\ndata: {}\ntrain: {epochs: 1, learning_rate: 1, init: masternet}\n")
-    with pytest.raises(SpecError, match="train: must not have init: masternet, for there is no search; leave it out"):
+    with pytest.raises(SpecError, match="train: must not have init: masternet, as there is no search; leave it out"):
         read_training(tmp_path / "mine.yaml")
 
 
