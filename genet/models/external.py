@@ -71,8 +71,8 @@ def import_attribute(what: str) -> Any:
         if not (fault.name and f"{module}.".startswith(f"{fault.name}.")):  # except one that the user's own code imports
             raise GenetError(f"importing {what} as MODULE:ATTRIBUTE failed ({first_line(fault)})") from None
         raise GenetError(
-            f"importing {what} as MODULE:ATTRIBUTE failed: got no module {fault.name} in {Path.cwd()} or on "
-            f"PYTHONPATH; go to the folder of {fault.name.partition('.')[0]}.py, or have PYTHONPATH name it"
+            f"importing {what} as MODULE:ATTRIBUTE failed: got no module {fault.name} in {Path.cwd()} or on PYTHONPATH; go "
+            f"to the folder of {fault.name.partition('.')[0]}.py, or add it to PYTHONPATH"
         ) from None
     except Exception as fault:  # any error of a user's module
         raise GenetError(f"importing {what} as MODULE:ATTRIBUTE failed ({first_line(fault)})") from None
@@ -113,8 +113,8 @@ def _check_computed(module: nn.Module, source: str, noted: str) -> None:
         same, why = False, f" ({first_line(fault)})"
     if not same:
         raise GenetError(
-            f"{source} computes something else than when this network was imported{why}; put it back, "
-            f"or import it again: genet import {source} --into FOLDER"
+            f"{source} no longer computes what it did when this network was imported{why}; restore it, or import it again: "
+            f"genet import {source} --into FOLDER"
         )
     _checked[source, noted] = function
 
@@ -188,9 +188,9 @@ def count_logits(module: nn.Module, image: tuple[int, int, int], name: str) -> i
     except Exception as fault:  # whatever a user's network raises
         where = f": its module {inside[-1]}" if inside[-1] else ""
         size, reason = " x ".join(map(str, example.shape)), first_line(fault)
-        remedy = "tell the channels and the size that it reads"
+        remedy = "give the channels and the size that it reads"
         if any(word in reason.lower() for word in ("cuda", "nvidia", "same device")):
-            remedy = "leave .cuda() and .to() out of its code: it is put on a device as a whole"
+            remedy = "remove .cuda() and .to() from its code, as genet moves the whole network to a device"
         raise GenetError(f"{name}{where} failed on images of {size} ({reason}); {remedy}") from None
     finally:
         for handle in handles:
@@ -198,7 +198,7 @@ def count_logits(module: nn.Module, image: tuple[int, int, int], name: str) -> i
     if not isinstance(answer, torch.Tensor):
         raise GenetError(f"{name} returned a {type(answer).__name__}, expected one tensor of logits; wrap it in a module")
     if answer.dim() != 2 or answer.shape[1] < 2:
-        raise GenetError(f"{name} returned a tensor of {tuple(answer.shape)}, expected two logits or more for each image")
+        raise GenetError(f"{name} returned a tensor of {tuple(answer.shape)}, expected at least two logits for each image")
     return answer.shape[1]
 
 

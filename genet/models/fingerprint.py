@@ -1,4 +1,4 @@
-"""A fingerprint of the function that an external network computes: it tells two of one name apart, on any machine."""
+"""A fingerprint of the function that an external network computes: it distinguishes two of one name, on any machine."""
 
 from __future__ import annotations
 

@@ -30,7 +30,9 @@ def pretrained_model(name: str, **arguments: Any) -> nn.Module:
     except GenetError:
         raise
     except Exception as fault:  # any error of timm, such as for a model without weights
-        raise GenetError(f"{what}: its trained weights cannot be had ({first_line(fault)}); name a model that has some") from None
+        raise GenetError(
+            f"{what}: got no trained weights ({first_line(fault)}), expected some; name a model that has them"
+        ) from None
 
 
 @contextmanager

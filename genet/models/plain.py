@@ -16,7 +16,7 @@ from genet.errors import GenetError, first_line
 
 
 def own_copy(network: object, doing: str) -> nn.Module:
-    """Return a copy of a user's module in eval mode; GenetError if it is none, or cannot be copied."""
+    """Return a copy of a user's module in eval mode; GenetError if it is not a module, or cannot be copied."""
     if not isinstance(network, nn.Module):
         given = f"the class {network.__name__}" if isinstance(network, type) else f"a {type(network).__name__}"
         raise GenetError(f"{doing} failed: got {given}, expected a torch.nn.Module, or a name such as timm:resnet50; give one")
@@ -53,9 +53,9 @@ def with_plain_weights(found: nn.Module, source: str) -> nn.Module:
         plain = copy.deepcopy(found.train(training))  # a function may return the same module at every call
     except Exception as fault:  # any error of a module's own copying, or of a reparametrisation
         raise GenetError(
-            f"{source}() returned a network that cannot be copied with its weights as parameters "
-            f"({first_line(fault)}); take off what computes its weights, as with torch.nn.utils.parametrize."
-            "remove_parametrizations or torch.nn.utils.prune.remove, and keep nothing in it that copy.deepcopy refuses"
+            f"{source}() returned a network that cannot be copied with its weights as parameters ({first_line(fault)}); "
+            "remove what computes its weights, as with torch.nn.utils.parametrize.remove_parametrizations or "
+            "torch.nn.utils.prune.remove, and all that copy.deepcopy refuses"
         ) from None
     plain.genet_baked = changes
     return plain

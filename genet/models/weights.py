@@ -70,13 +70,13 @@ def check_rebuildable(module: nn.Module, structure: ModelSpec) -> None:
         again.load_state_dict(tensors)
         wanted, found = (_answer(each, images) for each in (module, again))
         same = torch.allclose(found, wanted, rtol=1e-4, atol=1e-5 * float(wanted.abs().max()), equal_nan=True)
-        why = "its answers differ"
+        why = "its outputs differ"
     except Exception as fault:  # any error of a module's own saving
         same, why = False, first_line(fault)
     if not same:
         raise GenetError(
-            f"{structure.name}: building it again from its weights gave another network ({why}); keep all that its answer "
-            "depends on in parameters and buffers, and build it the same way at every call"
+            f"{structure.name}: building it again from its weights gave another network ({why}); keep everything that its "
+            "output depends on in parameters and buffers, and build it the same way at every call"
         )
 
 
@@ -93,18 +93,18 @@ def check_repeatable(module: nn.Module, structure: ModelSpec) -> None:
         raise GenetError(f"{structure.name}: got logits that are not finite, expected finite ones; {why}")
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-4 * float(first.abs().max())):
         raise GenetError(
-            f"{structure.name}: got two answers to one image in eval mode, expected the same each time; draw nothing there, as "
-            "with training=self.training in F.dropout"
+            f"{structure.name}: got two outputs for one image in eval mode, expected the same each time; draw no random "
+            "numbers there, as with training=self.training in F.dropout"
         )
     if not torch.allclose(first[:1], alone, rtol=1e-3, atol=1e-3 * float(first.abs().max())):
         raise GenetError(
-            f"{structure.name}: got another answer to an image alone than beside another one, expected the same; compute nothing "
-            "over the batch in eval mode, as BatchNorm2d does with track_running_stats=False"
+            f"{structure.name}: got an output that depends on the other images of the batch, expected none; compute "
+            "nothing over the batch in eval mode, as BatchNorm2d does with track_running_stats=False"
         )
     if first.shape[-1] > 1 and bool((first >= 0).all()) and torch.allclose(first.sum(-1), torch.ones(len(first)), atol=1e-4):
         raise GenetError(
-            f"{structure.name}: got probabilities, which sum to 1 for each image, expected logits, as trainings take the softmax "
-            "themselves; leave it out of forward"
+            f"{structure.name}: got probabilities, which sum to 1 for each image, expected logits, as training applies the "
+            "softmax itself; leave it out of forward"
         )
 
 
@@ -136,7 +136,7 @@ def load(folder: str | Path) -> nn.Module:
         raise SpecError([no_network_in(folder)])
     if not (folder / WEIGHTS_FILE).exists():
         raise StorageError(
-            f"{folder}: got a network alone, expected trained weights too; genet train {quoted(folder / NETWORK_FILE)} "
+            f"{folder}: got a network without weights, expected trained ones; genet train {quoted(folder / NETWORK_FILE)} "
             f"--recipe R --into {quoted(folder)} trains it"
         )
     return load_structure(read_structure(folder / NETWORK_FILE), folder / WEIGHTS_FILE)

@@ -98,7 +98,7 @@ class FolderReader:
         parts += [f"{self._loose} files beside the class folders"] if self._loose else []
         parts += [f"hidden {some_of(self._hidden)}"] if self._hidden else []
         parts += [f"folders without images {some_of(self._empty)}"] if self._empty else []
-        parts += [f"links to folders that count already {some_of(self._again)}"] if self._again else []
+        parts += [f"links to folders that are counted already {some_of(self._again)}"] if self._again else []
         return f"{self.root}: left out {'; '.join(parts)}" if parts else None
 
     def _visible_entries(self, folder: Path) -> list[os.DirEntry[str]]:

@@ -1,4 +1,4 @@
-"""The identity of images, wherever they lie: the note that a folder keeps of the images behind its results."""
+"""The identity of images, independent of their place: the note that a folder keeps of the images behind its results."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _change(now: ClassImages | None, then: ClassImages | None) -> str | None:
     if now is None:
         return "is gone"
     same = now.images == then.images
-    return "has images of other names or sizes" if same else f"has {now.images:,} images and had {then.images:,}"
+    return "has images of other names or sizes" if same else f"has {now.images:,} images, had {then.images:,}"
 
 
 def list_classes(files: Iterable[tuple[str, str, int]]) -> dict[str, ClassImages]:
@@ -76,7 +76,7 @@ def list_classes(files: Iterable[tuple[str, str, int]]) -> dict[str, ClassImages
 
 
 class EarlierImages(NamedTuple):
-    """What results tell about their images if there is no note, as an earlier version wrote none."""
+    """What is known of the images of results without a note, as an earlier version wrote none."""
 
     root: str | None  # the place, by their recipe
     images: str | None  # the digest of the contents, None in an earlier version
@@ -101,13 +101,13 @@ class ImageNote(Record):
             return
         if not file.exists() and self.name != self.contents.digest:
             progress.say(
-                f"  {folder}: an earlier version took no note of its images; those in {self.place} are taken to be the same"
+                f"  {folder}: an earlier version did not record its images; those in {self.place} are assumed to be the same"
             )
         self.save(file)
 
 
 def note_of(folder: Path, data: Data, contents: ImageContents, made: EarlierImages | None, remedy: str) -> ImageNote:
-    """Return the note that a folder keeps of its images; `made` is None as long as no results were made from any.
+    """Return the record of a folder's images; `made` is None as long as there are no results.
 
     RunError if results were made from others, with the remedy. Validation images may be repaired until some result was tested.
     """
@@ -124,12 +124,12 @@ def note_of(folder: Path, data: Data, contents: ImageContents, made: EarlierImag
     elif made.images:
         if made.images == contents.digest:
             return found
-        changes = f"{NOTE}, which told which, is gone"
+        changes = f"{NOTE}, which recorded them, is missing"
     elif _lie_elsewhere(made.root, place):
         changes = f"its own are {f'in {made.root}' if made.root else 'those that were downloaded'}"
     else:
         return found.model_copy(update={"name": made.root})
-    raise RunError(f"{folder}: must stay with the images that its results were made from, got others ({changes}); {remedy}")
+    raise RunError(f"{folder}: got other images ({changes}), expected those that its results were made from; {remedy}")
 
 
 def _lie_elsewhere(root: str | None, place: Path | None) -> bool:

@@ -385,7 +385,7 @@ def _opened(dataset: Any, index: int, header_alone: bool = False) -> Iterator[tu
             yield (Image.open(source) if reader else source), label
     except Exception as fault:
         name = printable(dataset.filename(index, absolute=True)) if reader else f"image {index}"
-        why = "it is no image that Pillow reads" if isinstance(fault, UnidentifiedImageError) else fault
+        why = "it is not an image that Pillow reads" if isinstance(fault, UnidentifiedImageError) else fault
         if isinstance(reader, FolderReader) and reader.is_empty(index):
             why = "it is empty"
-        raise DataError(f"{name}: must be an image that decodes ({why}); repair or remove it") from None
+        raise DataError(f"{name}: got a file that does not decode ({why}), expected an image; repair or remove it") from None

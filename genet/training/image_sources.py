@@ -48,14 +48,14 @@ def targets_of(images: Any) -> np.ndarray:
 
 
 def check_located(data: Data, input_: Input | SpaceInput) -> str:
-    """Return the place of a dataset, and download it if it is one of torchvision's; DataError if there is none."""
+    """Return the place of a dataset, and download it if it is one of torchvision's; DataError if it has no place."""
     if data.root is None and not data.name.startswith(DOWNLOADED):
-        raise DataError(f"data.root must say where {data.name} lies; give --data FOLDER or set it in the recipe")
+        raise DataError(f"data.root: got none, expected the folder of {data.name}; give --data FOLDER or set it in the recipe")
     if data.root and (data.name == "folder" or data.name.startswith(DOWNLOADED)) and not Path(data.root).exists():
         failure = f"{data.root} does not exist, expected the folder of the images"
-        raise DataError(f"{failure}; give --data FOLDER, where they lie now")
+        raise DataError(f"{failure}; give --data FOLDER, where they are now")
     if input_.channels not in (1, 3):
-        raise DataError(f"images have 1 channel (grey) or 3 (colour), the space says {input_.channels}; change input.channels")
+        raise DataError(f"input.channels: got {input_.channels}, expected 1 (grey) or 3 (colour); change it")
     return data.root or _download(data.name)
 
 
@@ -110,9 +110,9 @@ SPLITS = {"train": ("train",), "validation": ("validation", "val", "valid", "tes
 
 
 def split_place(root: Path, split: str) -> Path:
-    """Return ROOT/train or ROOT/train.tar, ROOT/validation under one of its usual names; DataError if there is none.
+    """Return ROOT/train or ROOT/train.tar, or the same for validation under its usual names; DataError if there is none.
 
-    Of a folder with neither split it tells so in one line, the same for both.
+    A folder with neither split gets one message, the same for both.
     """
     there = {each: _places(root, names) for each, names in SPLITS.items()}
     if there[split]:
@@ -124,7 +124,7 @@ def split_place(root: Path, split: str) -> Path:
         wanted = "train and validation"
         remedy = (
             f"if these are the classes, move them into {root / 'train'}, and every fifth image of each into "
-            f"{root / 'validation'}/CLASS: docs/your-own-images.md has the lines"
+            f"{root / 'validation'}/CLASS: docs/your-own-images.md has the commands"
         )
     raise DataError(f"{root}: got {got}, expected {wanted}, with one folder of images per class, or a .tar of it; {remedy}")
 
@@ -137,16 +137,16 @@ def check_enough(train: int, held_out: int, test: int) -> None:
     """Raise DataError unless there are images in every set, and two to train on."""
     if train < 2 or held_out == 0 or test == 0:
         raise DataError(
-            f"there must be two images to train and one in every other set, got {train} to train, {held_out} for the search's "
-            f"validation and {test} to test; give more images or another nas_validation"
+            f"there must be two images to train on and one in every other set, got {train} to train, {held_out} for the "
+            f"search's validation and {test} to test; give more images or another nas_validation"
         )
 
 
 def check_digits(input_: Input | SpaceInput) -> None:
-    """Raise DataError unless a network reads and tells what the embedded digits are."""
+    """Raise DataError unless a network has the channels and classes of the embedded digits."""
     if (input_.channels, input_.classes) != (1, 10):
         raise DataError(
-            f"digits have 1 channel and 10 classes, and the network has {input_.channels} and {input_.classes}; change its "
+            f"digits have 1 channel and 10 classes, but the network has {input_.channels} and {input_.classes}; change its "
             "input, or give other images"
         )
 
@@ -186,7 +186,7 @@ def check_labels(ours: tuple[str, ...] | None, theirs: tuple[str, ...] | None, r
     if ours and theirs and (differ := name_differences(ours, theirs)):
         lacking, extra, hint = differ
         parts = [f"lack {lacking}"] if lacking else []
-        parts += [f"have {extra} besides"] if extra else []
+        parts += [f"have {extra} in addition"] if extra else []
         got = f"got images that {' and '.join(parts)}"
         raise DataError(f"{root}: {got}, expected the network's own classes{hint or '; give its images'}")
     if ours and theirs and ours != theirs:

@@ -69,7 +69,7 @@ class Inventory(Record):
 def take_stock(root: Path, progress: Progress = SILENT) -> Inventory:
     """Look at an image folder, and report what is left out. DataError with all that a job would refuse, a line each."""
     if not root.exists():
-        raise DataError(f"{root} does not exist, expected the folder of the images; give --data FOLDER, where they lie now")
+        raise DataError(f"{root} does not exist, expected the folder of the images; give --data FOLDER, where they are now")
     found: dict[str, Any] = {}
     heads: dict[str, list[_Head]] = {}
     faults: list[str] = []
@@ -141,7 +141,7 @@ def _heads(images: Any, place: Path, faults: list[str]) -> list[_Head]:
         except Exception:  # whatever Pillow's readers raise
             broken.append(images.filename(index))
     if broken:
-        failure = f"of {count:,} looked at {len(broken):,} do not open as images, {some_of(broken)}"
+        failure = f"{len(broken):,} of {count:,} files checked do not open as images, {some_of(broken)}"
         faults.append(f"{place}: {failure}; repair or remove them")
     return heads
 

@@ -114,7 +114,7 @@ def training_stages(module: nn.Module, inputs: TrainingInputs, execution: Execut
         if kind == "out of memory":
             raise DeviceError(_too_large(module, inputs, execution))
         if kind == "device lost":
-            raise LostDeviceError(f"the device stopped answering ({message}); the same command goes on from the last checkpoint")
+            raise LostDeviceError(f"the device stopped answering ({message}); the same command resumes from the last checkpoint")
         execution.progress.say(
             "  this GPU lacks deterministic kernels for it: an interrupted run will end close to, not at, the same weights"
         )
@@ -145,7 +145,7 @@ def _too_large(module: nn.Module, inputs: TrainingInputs, execution: Execution) 
     fitting = each and each * world.size
     remedy = f"batch {fitting} does; lower the schedule's batch" if fitting else "none does; lower the resolution"
     return (
-        f"training at {resolution} pixels: got batch {training.batch}, expected one that fits into its memory; {remedy}, "
+        f"training at {resolution} pixels: got batch {training.batch}, expected one that fits into memory; {remedy}, "
         "or raise train.grad_accum_steps"
     )
 
@@ -205,14 +205,14 @@ class TrainingLoop:
         if self.checkpoints and self.world.first:
             damaged = " and ".join(file.name for file in self.checkpoints.damaged)
             if damaged:
-                self.say(f"  {damaged}: damaged, and left out")
+                self.say(f"  {damaged}: damaged and left out")
             if state or damaged:
-                self.say(f"  going on after {self.epoch} epochs and {self.step} steps" if state else "  beginning anew")
+                self.say(f"  resuming after {self.epoch} epochs and {self.step} steps" if state else "  starting from scratch")
             self.checkpoints.delete_end_notes()
         place = float(self.epoch * self.steps + self.step)
         (places,) = self.world.total(place)
         if places != place * self.world.size:
-            raise RunError("the processes went on from different checkpoints, expected the same one; let them share the folder")
+            raise RunError("the processes resumed from different checkpoints, expected the same one; let them share the folder")
         while self.epoch < self.training.epochs:
             try:
                 for pixels, labels in self.batches():
@@ -344,7 +344,7 @@ class TrainingLoop:
             finite_pixels=float(finite.float().mean()),
             largest_pixel=str(float(pixels.abs().max())),
         ).save(file)
-        fault.args = (f"{fault}; the batch's facts are in {file}",)
+        fault.args = (f"{fault}; details of the batch are in {file}",)
 
 
 class _Loss:

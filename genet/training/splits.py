@@ -65,12 +65,12 @@ class Splits:
     def sizes(self) -> str:
         """The number of images in each set, in words."""
         train, held_out, test = (f"{images.size:,}" for images in (self.train, self.nas_validation, self.test))
-        return f"{train} images to train on, {held_out} more of the training set held out, {test} to test"
+        return f"{train} images to train on, {held_out} held out from the training set, {test} to test on"
 
     def shortened(self, batch: int) -> str | None:
         """A remark if a training's batch is larger than the training set; None if it is not."""
         size = self.train.size
-        return f"  batch {batch:,} is shortened to {size:,}: there are no more images to train on" if batch > size else None
+        return f"  batch {batch:,} is reduced to {size:,}, as there are no more images to train on" if batch > size else None
 
     def with_view(self, view: View) -> Splits:
         """Return the same sets in another view."""
@@ -151,7 +151,9 @@ def load_test(
         check_class_count(len(ordered), input_, root)
     check_labels(labels, ordered, root)
     if ordered and not labels:
-        progress.say(f"  the network has no labels.txt: its logits are taken for the classes by name: {some_of(ordered)}")
+        progress.say(
+            f"  the network has no labels.txt: its logits are assumed to be the classes in order of name: {some_of(ordered)}"
+        )
     if not len(images):
         raise DataError(f"{root}: got no image to test with, expected at least one")
     return FileImages(images, np.arange(len(images)), input_.channels, data.workers, View(preprocessing=preprocessing))
@@ -163,8 +165,8 @@ def check_augment(augment: Augment | None, data: Data, input_: Input | SpaceInpu
         usual = augment_at(None, data.name, max(_resolutions(input_))) if input_ else Augment()
         if data.loading == "device" and not usual.in_memory:
             raise DataError(
-                f"data.loading: got device for images augmented by {usual} unless told otherwise, expected crop, flip or cutout "
-                "alone; set augment, or leave loading out"
+                f"data.loading: got device for images augmented by {usual} by default, expected crop, flip or cutout alone; "
+                "set augment, or leave loading out"
             )
         return
     smallest = min(_resolutions(input_)) if input_ else math.inf
@@ -200,7 +202,7 @@ def _resolutions(input_: Input | SpaceInput) -> tuple[int, ...]:
 class _Keeping(NamedTuple):
     """Whether images are kept on the device, and how many parts of the training set are held out in turn.
 
-    Each part's images are kept apart, all together within `SHARE_OF_MEMORY`. The remark tells what is a surprise.
+    Each part's images are kept apart, all together within `SHARE_OF_MEMORY`. The remark reports what may surprise.
     """
 
     kept: bool
@@ -224,7 +226,7 @@ def _keeping(data: Data, input_: Input | SpaceInput, augment: Augment | None, im
     needed, there = images * input_.channels * pixels, total_bytes(device)
     if there is not None and needed > there * SHARE_OF_MEMORY:
         sizes = f"{needed / 2**30:.1f} GiB decoded, and {device} has {there / 2**30:.1f} GiB"
-        return _Keeping(False, remark=f"  {images:,} images take {sizes}: they are decoded anew in every epoch")
+        return _Keeping(False, remark=f"  {images:,} images take {sizes}: they are decoded again in every epoch")
     return _Keeping(True, PARTS if there is None else max(1, min(PARTS, int(there * SHARE_OF_MEMORY / needed))))
 
 

@@ -42,8 +42,8 @@ def ready_to_train(module: nn.Module, structure: ExternalModel) -> str | None:
             answer = probe.train()(images)
         except Exception as fault:  # any error of a user's network
             raise GenetError(
-                f"{name} failed in training mode when given images alone, as it is given when it is used "
-                f"({first_line(fault)}); have its forward return logits in training mode too"
+                f"{name} failed in training mode when given only images ({first_line(fault)}); let its forward return logits "
+                "in training mode too"
             ) from None
         used = probe.eval()(images)  # restored afterwards, as training changes statistics in place
         logits = {key: each for key, each in _entries(answer) if _fits(each, used)}
@@ -54,13 +54,13 @@ def ready_to_train(module: nn.Module, structure: ExternalModel) -> str | None:
     main = next((key for key in used_weights if wanted <= used_weights[key]), None)
     if main is None:
         raise GenetError(
-            f"{name}: got {_described(answer)} in training mode, expected the logits ({' x '.join(map(str, used.shape))}) that "
-            "it answers with when it is used; have its forward return them in training mode too"
+            f"{name}: got {_described(answer)} in training mode, expected the same logits "
+            f"({' x '.join(map(str, used.shape))}) as in eval mode; let its forward return them in training mode too"
         )
     for place, parameter in module.named_parameters():
         parameter.requires_grad_(parameter.requires_grad and place in used_weights[main])
     module.register_forward_hook(partial(_main, main))
-    return f"trained by its logits, [{main!r}] of what it answers with in training; its auxiliary heads stay as they are"
+    return f"trained by its logits, [{main!r}] of its output in training mode; its auxiliary heads stay untrained"
 
 
 def _main(key: Any, _: nn.Module, __: Any, answer: Any) -> Tensor:

@@ -94,7 +94,7 @@ def _distance(target: Tensor) -> Callable[[Tensor], Tensor]:
     """Return the distance of an answer from the target.
 
     For activations that is the mean squared difference as a share of the target's variance. A classifier has no batch
-    normalisation to keep such steps small, so logits are held against the target's classes by cross-entropy.
+    normalisation to keep such steps small, so logits are compared with the target's classes by cross-entropy.
     """
     if target.dim() == 2:
         chances = target.softmax(1)

@@ -105,7 +105,7 @@ def classify_failure(fault: Exception) -> tuple[FailureKind, str]:
     text = (str(fault).strip().splitlines() or [""])[0]
     known = device_fault(fault)
     if known == "out of memory":
-        return "out of memory", "a trial must fit into the device's memory, if need be alone; lower distill.batch"
+        return "out of memory", "a single trial does not fit into the device's memory; lower distill.batch"
     if isinstance(fault, DataError):
         return "data", str(fault)
     if text.startswith("DataLoader worker"):

@@ -149,7 +149,7 @@ def test_three_trials_that_fail_alike_stop_the_rest_and_all_results_so_far_are_k
 ) -> None:
     journal, heard = Journal(tmp_path / "trials.jsonl"), list[Event]()
     alone = [[trial] for trial in trials]
-    with pytest.raises(EvidenceError, match=r"\d+ trials failed alike: bug: ZeroDivisionError: x \(blocks\.py:7\)"):
+    with pytest.raises(EvidenceError, match=r"\d+ trials failed in the same way: bug: ZeroDivisionError: x \(blocks\.py:7\)"):
         run_trials(alone, journal, runner, Buggy(trials[0].id), heard.append)
     kept = read_results(journal)
     assert kept == {result.id: result for result in results_of(heard)}

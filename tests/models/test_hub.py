@@ -110,6 +110,6 @@ def test_a_hub_that_refuses_does_answer(silent: socket.socket) -> None:
 
 
 def test_a_model_without_weights_is_no_matter_of_the_network(silent: socket.socket) -> None:
-    with pytest.raises(GenetError, match=r"timm:resnet10t\.nowhere: its trained weights cannot be had \(Invalid pretrained tag"):
+    with pytest.raises(GenetError, match=r"timm:resnet10t\.nowhere: got no trained weights \(Invalid pretrained tag"):
         hub.pretrained_model("resnet10t.nowhere")
     assert calls(silent) == 0

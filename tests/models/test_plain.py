@@ -110,9 +110,9 @@ def test_a_layer_that_is_frozen_stays_so_at_another_width() -> None:
         (others.Trains, r"returned a module whose train\(\) returns something else, expected itself"),
         (
             others.Locked,
-            r"copied with its weights as parameters \(cannot pickle '_thread.lock' object\); take off what computes its weights",
+            r"copied with its weights as parameters \(cannot pickle '_thread.lock' object\); remove what computes its weights",
         ),
-        (others.remembers, "take off what computes its weights, as with torch.nn.utils.parametrize.remove_parametrizations or"),
+        (others.remembers, "remove what computes its weights, as with torch.nn.utils.parametrize.remove_parametrizations or"),
         (others.lazy_for_ever, "beside.weight has no shape yet, expected one that runs all its lazy layers"),
     ],
 )

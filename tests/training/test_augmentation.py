@@ -197,7 +197,7 @@ def test_a_set_too_large_for_the_device_is_decoded_anew_and_says_so(folder: Path
     said = Heard()
     load_data(Data(name="folder", root=str(folder)), READS, 0, progress=said)
     assert "48 images take" in said.lines[0]
-    assert "decoded anew in every epoch" in said.lines[0]
+    assert "decoded again in every epoch" in said.lines[0]
     said.lines.clear()
     for memory, parts in ((4, 1), (8, 2), (12, 3)):  # each part that is held out in turn has a copy of its own
         monkeypatch.setattr(loading, "total_bytes", lambda device, memory=memory: memory * needed)

@@ -86,7 +86,7 @@ def test_a_link_to_a_folder_that_counts_already_or_that_holds_the_split_adds_no_
     (tmp_path / "train" / "cat" / "again").symlink_to(tmp_path / "train" / link)
     assert read(tmp_path / "train") == own
     assert FolderReader(tmp_path / "train").left_out == (
-        f"{tmp_path / 'train'}: left out links to folders that count already cat/again"
+        f"{tmp_path / 'train'}: left out links to folders that are counted already cat/again"
     )
 
 
@@ -99,7 +99,7 @@ def test_of_links_to_one_folder_elsewhere_the_first_counts_and_the_others_are_na
     draw(tmp_path / "train" / "cat" / "1.png")
     reader = FolderReader(tmp_path / "train")
     assert read(tmp_path / "train") == {"cat": ["cat/1.png"], "cub": ["cub/1.png"]}
-    assert reader.left_out == f"{tmp_path / 'train'}: left out links to folders that count already dog, cat/more"
+    assert reader.left_out == f"{tmp_path / 'train'}: left out links to folders that are counted already dog, cat/more"
 
 
 def test_a_link_to_itself_is_no_folder_and_no_traceback(tmp_path: Path) -> None:
@@ -187,11 +187,11 @@ def test_what_only_one_split_or_only_the_network_has_is_told_apart(tmp_path: Pat
         draw(tmp_path / name / "1.png")
     data = Data(name="folder", root=str(tmp_path))
     with pytest.raises(
-        DataError, match="expected the same: only train has 'dog ' and only validation has 'dog'; names that look"
+        DataError, match="expected the same: only train has 'dog ' and only validation has 'dog'; names that differ"
     ):
         load_data(data, READS, 0)
     with pytest.raises(
-        DataError, match=r"lack 'dog\\xa0' and have 'dog' besides, expected the network's own classes; names that look"
+        DataError, match=r"lack 'dog\\xa0' and have 'dog' in addition, expected the network's own classes; names that differ"
     ):
         load_test(data, READS, labels=("cat", "dog\u00a0"))
 
@@ -202,7 +202,7 @@ def test_a_test_of_a_network_without_names_of_classes_says_which_it_takes(tmp_pa
         draw(tmp_path / "validation" / name / "1.png")
     said = Heard()
     load_test(Data(name="folder", root=str(tmp_path)), READS, labels=labels, progress=said)
-    law = "  the network has no labels.txt: its logits are taken for the classes by name: cat, dog"
+    law = "  the network has no labels.txt: its logits are assumed to be the classes in order of name: cat, dog"
     assert said.lines == ([] if labels else [law])
 
 
@@ -213,7 +213,7 @@ def test_an_image_may_be_called_anything_and_is_shown_on_one_line(tmp_path: Path
     data = Data(name="folder", root=str(tmp_path), nas_validation=0.5)
     assert load_data(data, READS, 0).test.size == 4
     (tmp_path / "validation" / "dog" / "M\udcfc\nll.png").write_bytes(b"none")
-    with pytest.raises(DataError, match=r"^'.*/dog/M\\xfc\\nll.png': must be an image that decodes"):
+    with pytest.raises(DataError, match=r"^'.*/dog/M\\xfc\\nll.png': got a file that does not decode"):
         list(load_test(data, READS).batches(8, 8))
 
 

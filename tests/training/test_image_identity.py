@@ -71,13 +71,13 @@ def many(root: Path) -> None:
 
 CHANGES: list[tuple[Callable[[Path], object], str]] = [
     (rename_class, "class ant is new, class dog is gone"),
-    (lambda root: shutil.copy(root / "train/cat/0.png", root / "train/cat/4.png"), "train/cat has 5 images and had 4"),
-    (lambda root: (root / "validation/dog/3.png").unlink(), "validation/dog has 3 images and had 4"),
+    (lambda root: shutil.copy(root / "train/cat/0.png", root / "train/cat/4.png"), "train/cat has 5 images, had 4"),
+    (lambda root: (root / "validation/dog/3.png").unlink(), "validation/dog has 3 images, had 4"),
     (replace_by_a_larger_one, "train/cat has images of other names or sizes"),
     (lambda root: (root / "train/cat/0.png").rename(root / "train/cat/9.png"), "train/cat has images of other names or sizes"),
     (
         many,
-        "class cat has 3 images and had 4, train/dog has images of other names or sizes, validation/dog has 6 images and had 4",
+        "class cat has 3 images, had 4, train/dog has images of other names or sizes, validation/dog has 6 images, had 4",
     ),
 ]
 
@@ -147,7 +147,7 @@ def test_results_stay_with_their_images_wherever_these_lie(images: Path, tmp_pat
     images.rename(tmp_path / "moved")
     assert noted(tmp_path / "run", tmp_path / "moved", made) == name
     rename_class(tmp_path / "moved")
-    with pytest.raises(RunError, match=r"run: must stay with the images .* got others \(class ant is new, .*\); put them back$"):
+    with pytest.raises(RunError, match=r"run: got other images \(class ant is new, .*\), expected those that .*; put them back$"):
         noted(tmp_path / "run", tmp_path / "moved", made)
 
 
@@ -159,7 +159,7 @@ def test_an_earlier_version_knew_images_by_their_place_and_its_results_count_unt
     )
     made = EarlierImages(str(images), None)
     shutil.copytree(images, tmp_path / "other")
-    with pytest.raises(RunError, match=f"got others .its own are in {images}"):
+    with pytest.raises(RunError, match=f"got other images .its own are in {images}"):
         noted(tmp_path / "run", tmp_path / "other", made)
     images.rename(tmp_path / "moved")
     assert noted(tmp_path / "run", tmp_path / "moved", made) == str(images)
@@ -176,7 +176,7 @@ def test_a_note_that_is_lost_is_written_anew_if_the_results_are_of_these_images(
     assert noted(tmp_path / "run", images, EarlierImages("/gone", name)) == name
     (tmp_path / "run" / NOTE).unlink()
     rename_class(images)
-    with pytest.raises(RunError, match=r"images\.json, which told which, is gone"):
+    with pytest.raises(RunError, match=r"images\.json, which recorded them, is missing"):
         noted(tmp_path / "run", images, EarlierImages("/gone", name))
 
 

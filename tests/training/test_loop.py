@@ -357,7 +357,7 @@ def test_the_facts_of_a_batch_that_is_not_finite_stand_beside_the_checkpoint(few
     pixels[17, 0, :4] = float("nan")
     checkpoint = tmp_path / "net.checkpoint"
     schedule = Schedule(epochs=1, batch=100, learning_rate=0.1)
-    with pytest.raises(NonFiniteLossError, match=r"the batch's facts are in .*net\.bad-batch\.json"):
+    with pytest.raises(NonFiniteLossError, match=r"details of the batch are in .*net\.bad-batch\.json"):
         train(build(TINY, seed=1), TrainingInputs(TensorImages(pixels, labels), schedule, 8, 0), Execution(checkpoint=checkpoint))
     facts = json.loads((tmp_path / "net.bad-batch.json").read_text())
     assert (facts["epoch"], facts["step"], facts["largest_pixel"]) == (1, 1, "nan")

@@ -103,12 +103,12 @@ def test_the_digits_are_normalised_over_all_of_them(digits: Splits) -> None:
 @pytest.mark.parametrize(("channels", "classes"), [(3, 10), (1, 9)])
 def test_a_space_that_does_not_fit_the_digits_is_refused(channels: int, classes: int) -> None:
     input_ = SpaceInput(channels=channels, classes=classes, resolutions=(8,))
-    with pytest.raises(DataError, match=f"digits have 1 channel and 10 classes, and the network has {channels} and {classes}"):
+    with pytest.raises(DataError, match=f"digits have 1 channel and 10 classes, but the network has {channels} and {classes}"):
         load_data(Data(), input_, seed=0)
 
 
 def test_a_share_that_leaves_a_set_empty_is_refused() -> None:
-    with pytest.raises(DataError, match="there must be two images to train and one in every other set"):
+    with pytest.raises(DataError, match="there must be two images to train on and one in every other set"):
         load_data(Data(nas_validation=1e-6), DIGITS, seed=0)
 
 
@@ -335,7 +335,7 @@ def test_a_class_missing_from_a_tar_is_named(folder: Path) -> None:
 def test_an_image_that_does_not_decode_is_named(folder: Path, workers: int, content: bytes) -> None:
     splits = loaded(folder, workers=workers)
     (folder / "validation" / "bee" / "1.png").write_bytes(content)
-    with pytest.raises(DataError, match=r"^\S*validation/bee/1\.png: must be an image that decodes") as raised:
+    with pytest.raises(DataError, match=r"^\S*validation/bee/1\.png: got a file that does not decode") as raised:
         contents(splits.test, 16)
     assert "\n" not in str(raised.value)
 
@@ -348,7 +348,7 @@ def test_processes_that_decode_say_nothing_of_an_image_that_they_cannot_and_end_
     monkeypatch.setattr(BaseProcess, "terminate", lambda process: (stopped.append(process), stop(process)))
     (folder / "train" / "bee" / "0.png").write_bytes((folder / "train" / "bee" / "0.png").read_bytes()[:60])
     splits = load_data(Data(name="folder", root=str(folder), workers=2, loading=loading), COLOURED, seed=1)
-    with pytest.raises(DataError, match=r"^\S*bee/0\.png: must be an image that decodes"):
+    with pytest.raises(DataError, match=r"^\S*bee/0\.png: got a file that does not decode"):
         contents(splits.train, 16)
     assert not [*stopped, *multiprocessing.active_children()]
     assert capfd.readouterr() == ("", "")
@@ -375,7 +375,7 @@ def test_an_image_cut_in_half_is_named(folder: Path) -> None:
     path = folder / "validation" / "cat" / "0.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(DataError, match=r"^\S*validation/cat/0\.png: must be an image that decodes"):
+    with pytest.raises(DataError, match=r"^\S*validation/cat/0\.png: got a file that does not decode"):
         contents(splits.test, 16)
 
 
@@ -394,7 +394,7 @@ def test_a_check_names_every_image_that_does_not_decode_and_why(folder: Path, lo
     assert reasons.pop("validation/cat/1.png").startswith(("image file is truncated", "broken PNG", "unrecognized data"))
     assert reasons == {
         "train/ant/0.png": "it is empty",
-        "train/bee/1.png": "it is no image that Pillow reads",
+        "train/bee/1.png": "it is not an image that Pillow reads",
         "validation/cat/0.png": "it is empty",
     }
 
@@ -423,9 +423,9 @@ def test_classes_without_a_split_around_them_are_told_where_to_go(folder: Path) 
 def test_sets_are_counted_and_a_batch_larger_than_the_training_set_is_told(folder: Path) -> None:
     splits = loaded(folder)
     train, held_out, test = splits.train.size, splits.nas_validation.size, splits.test.size
-    assert splits.sizes == f"{train} images to train on, {held_out} more of the training set held out, {test} to test"
+    assert splits.sizes == f"{train} images to train on, {held_out} held out from the training set, {test} to test on"
     assert splits.shortened(train) is None
-    assert f"batch {train + 1} is shortened to {train}" in str(splits.shortened(train + 1))
+    assert f"batch {train + 1} is reduced to {train}" in str(splits.shortened(train + 1))
 
 
 def test_a_root_that_does_not_exist_is_refused(tmp_path: Path) -> None:
@@ -435,7 +435,7 @@ def test_a_root_that_does_not_exist_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["folder", "hfds/cifar10"])
 def test_a_data_set_without_a_root_says_what_to_give(name: str) -> None:
-    with pytest.raises(DataError, match=f"data.root must say where {name} lies; give --data FOLDER"):
+    with pytest.raises(DataError, match=f"data.root: got none, expected the folder of {name}; give --data FOLDER"):
         load_data(Data(name=name), COLOURED, seed=0)
 
 

@@ -21,7 +21,7 @@ AUXILIARY = [(others.main_first, 0), (others.main_last, 2), (others.named, 0), (
 def test_of_several_answers_the_logits_that_it_is_used_for_are_trained(function: Callable[[], nn.Module], main: object) -> None:
     module, images = build_structure(foreign(function)), torch.randn(4, 1, 8, 8)
     told = ready_to_train(module, foreign(function))
-    assert told == f"trained by its logits, [{main!r}] of what it answers with in training; its auxiliary heads stay as they are"
+    assert told == f"trained by its logits, [{main!r}] of its output in training mode; its auxiliary heads stay untrained"
     logits = module.train()(images)
     logits.sum().backward()
     learns = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
@@ -43,10 +43,10 @@ def test_a_network_that_always_answers_with_logits_is_left_as_it_is(function: Ca
     [
         (
             others.features_alone,
-            r"got 2 x 48 in training mode, expected the logits \(2 x 10\) that it answers with when it is used; have its",
+            r"got 2 x 48 in training mode, expected the same logits \(2 x 10\) as in eval mode; let its",
         ),
-        (others.second_alone, r"got 2 x 10 in training mode, .*; have its forward return them in training mode too"),
-        (others.Taught, r"failed in training mode when given images alone, .* \(labels, please\); have its forward"),
+        (others.second_alone, r"got 2 x 10 in training mode, .*; let its forward return them in training mode too"),
+        (others.Taught, r"failed in training mode when given only images \(labels, please\); let its forward"),
         (others.frozen, "got weights that are all frozen, expected some to train; set requires_grad"),
         (others.Always, "returned a dict, expected one tensor of logits; wrap it in a module"),
     ],

@@ -69,7 +69,7 @@ def test_a_run_on_ray_told_to_end_does_so_as_any_other(tmp_path: Path) -> None:
             time.sleep(0.01)
         process.terminate()
         _, said = process.communicate(timeout=60)
-    assert said.decode() == "terminated; the same command goes on where it was\n"
+    assert said.decode() == "terminated; the same command resumes the work\n"
     assert process.returncode == 128 + signal.SIGTERM
 
 

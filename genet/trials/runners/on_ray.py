@@ -89,7 +89,7 @@ def _connect(address: str | None) -> tuple[Any, bool]:
     try:
         import ray
     except ImportError:
-        raise GenetError("--runner ray needs Ray, and it is not installed; pip install 'genet-nas[ray]'") from None
+        raise GenetError("--runner ray needs Ray, which is not installed; pip install 'genet-nas[ray]'") from None
     if ray.is_initialized():
         return ray, False
     check_address(address)

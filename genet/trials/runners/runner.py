@@ -84,4 +84,4 @@ def run_trials(
                 found = alike.setdefault(event.failure.message, [])
                 found.append(event.index)
                 if len(found) >= ALIKE and len(set(found)) >= enough:
-                    raise EvidenceError(f"{len(found)} trials failed alike: {event.failure}; the rest was not tried")
+                    raise EvidenceError(f"{len(found)} trials failed in the same way: {event.failure}; the rest were not tried")
