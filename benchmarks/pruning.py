@@ -48,7 +48,7 @@ from genet.training.splits import load_data
 
 RATE, TUNING_RATE = 0.1, 0.02
 STEPS, NEAR = 9, 0.01  # of a knob; below the target, and near enough
-BEYOND = "--target-ratio must be a latency that the fewest channels and blocks on offer reach"  # of `genet align`
+BEYOND = "expected a ratio that the smallest network on offer reaches with certainty"  # an error of `genet align`
 CPU = torch.device("cpu")
 
 

@@ -40,8 +40,8 @@ def check_formats(names: Sequence[str]) -> None:
 def export(subject: TrainedModel, folder: Path, names: Sequence[str] = (), tracker: Tracker = UNSEEN) -> Exports:
     """Write the named formats, or all possible ones, into `folder`, completely or not at all.
 
-    Earlier formats of this very network stay, and so do files that no export wrote; with other images than before they are made
-    anew. The network's own format is always written.
+    Earlier formats of this network stay, and so do files that no export wrote; if the images are others than before, formats are
+    written again. The network's own format is always written.
     A format that raises or does not reproduce the network's logits is left out with the reason; if it was named, or is the
     network's own, that is a GenetError.
     """

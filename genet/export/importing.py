@@ -85,7 +85,7 @@ def import_network(what: str, input_: Input, name: str) -> ImportedNetwork:
     if folder.is_file():
         return import_network(_text(folder), input_, name)
     if folder.is_dir():
-        raise GenetError(f"{what}: got a folder of something else, expected {RULE}{_folder_hint(folder)}")
+        raise GenetError(f"{what}: got a folder without a network, expected {RULE}{_folder_hint(folder)}")
     raise GenetError(f"{what}: got no file or folder of that name here, expected {RULE}")
 
 

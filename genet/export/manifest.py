@@ -98,7 +98,7 @@ class Exports(Derived):
 
     @property
     def fastest(self) -> tuple[ExportedFormat, FormatLatency] | None:
-        """The format with the least latency, with it; of several that its spread does not tell apart the first.
+        """The format with the least latency, with it; the first of several whose latencies differ by less than its spread.
 
         None if none was timed.
         """

@@ -80,7 +80,7 @@ def calibration_reader(subject: TrainedModel) -> Any:
 
 
 def _needs_images(subject: TrainedModel) -> str | None:
-    return None if subject.splits else "it is calibrated on training images, and none are given (--data)"
+    return None if subject.splits else "it needs training images to calibrate on; give --data FOLDER"
 
 
 def _parsed(data: bytes) -> ModelProto:
@@ -154,7 +154,7 @@ def _format(name: str, purpose: str, files: Callable[[TrainedModel], dict[str, b
 ONNX = _format(
     "onnx", "ONNX Runtime, TensorRT and others, in fp32", lambda subject: {FILES["onnx"]: subject.onnx}, tolerance=1e-4
 )
-ONNX_FP16 = _format("onnx-fp16", "TensorRT, strongly typed: fp16 but for images and logits", _fp16, tolerance=0.05)
+ONNX_FP16 = _format("onnx-fp16", "TensorRT, strongly typed: fp16 except for images and logits", _fp16, tolerance=0.05)
 ONNX_INT8 = _format(
     "onnx-int8",
     "INT8 with explicit Q/DQ nodes, calibrated on up to 512 training images; for devices with INT8 units",

@@ -89,7 +89,7 @@ def _place_of(folder: Path, form: str) -> Path:
     check_formats([form])
     name = FORMATS[form].place
     if not FORMATS[form].runs:
-        raise GenetError(f"--format: got {form}, which is a structure alone, expected a format that can run; leave it out")
+        raise GenetError(f"--format: got {form}, which has no weights, expected a format that can run; leave it out")
     if not folder.exists():
         raise GenetError(f"{folder} does not exist, expected the folder of a network; name one that does")
     if folder.is_file():
@@ -120,7 +120,7 @@ def _program(file: Path) -> OpenedNetwork:
 @torch.inference_mode()
 def _input_of_file(file: Path, shapes: list[list[Any]], forward: Forward) -> Input:
     """Return a file's input, as it declares it and as one run confirms."""
-    rule = f"{file}: must read images of one square size in fp32, any number at a time, and answer with logits"
+    rule = f"{file}: must read square fp32 images of one size in batches of any size, and return logits"
     if len(shapes) != 1 or len(shapes[0]) != 4 or not all(isinstance(size, int) for size in shapes[0][1:]):
         raise SpecError([f"{rule} (it reads {shapes})"])
     images, channels, height, width = shapes[0]
@@ -131,14 +131,14 @@ def _input_of_file(file: Path, shapes: list[list[Any]], forward: Forward) -> Inp
     except Exception as fault:  # any error of a runtime
         raise SpecError([f"{rule} ({first_line(fault)})"]) from None
     if height != width or logits.ndim != 2 or len(logits) != 3:
-        raise SpecError([f"{rule} (it answers {tuple(logits.shape)} to {(3, channels, height, width)})"])
+        raise SpecError([f"{rule} (it returns {tuple(logits.shape)} for {(3, channels, height, width)})"])
     return input_of(str(file), channels, logits.shape[1], height)
 
 
 def input_of(what: str, channels: int, classes: int, resolution: int) -> Input:
     """Return a network's input and classes; SpecError if there are fewer than two classes."""
     if classes < 2:
-        raise SpecError([f"{what}: must tell two classes apart or more (got {classes})"])
+        raise SpecError([f"{what}: got {classes}, expected at least two classes"])
     return Input(channels=channels, classes=classes, resolution=resolution)
 
 
@@ -146,7 +146,7 @@ def _timm(what: str, model: Any, device: torch.device) -> OpenedNetwork:
     """Return a timm model, opened with the preprocessing in its own configuration."""
     channels, height, width = model.pretrained_cfg["input_size"]
     if height != width:
-        raise SpecError([f"{what}: must read images of one square size (got {height} x {width})"])
+        raise SpecError([f"{what}: must read square images of one size (got {height} x {width})"])
     return OpenedNetwork(
         model.to(device), input_of(what, channels, model.num_classes, height), "torch", device, timm_preprocessing(model)
     )

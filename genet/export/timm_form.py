@@ -34,8 +34,8 @@ def timm_arguments(network: Network) -> dict[str, Any]:
     lacking += ["a single super-block"] if stages == 1 else ["no super-block"] if not stages else []
     if lacking:
         raise GenetError(
-            "plain timm has no such model, which needs a stem of stride 2 and kernel 3 or 7 and two super-blocks or more, got "
-            f"{' and '.join(lacking)}; the other formats hold the same network"
+            f"plain timm cannot build this network: got {' and '.join(lacking)}, expected a stem of stride 2 and kernel 3 "
+            "or 7 and at least two super-blocks; the other formats hold the same network"
         )
     stride = stem.stride * math.prod(superblock.stride for superblock in network.stages)
     features = network.head.width if network.head else 0  # 0: no convolution

@@ -77,7 +77,7 @@ def _string_forward(folder: Path) -> Forward:
 
 SAFETENSORS = Format(
     name="safetensors",
-    purpose="genet itself, to go on with",
+    purpose="genet itself, for further work",
     place=".",
     files=_own,
     forward=load,
@@ -95,7 +95,7 @@ PT2 = Format(
 )
 STRING = Format(
     name="genet-string",
-    purpose="the notation of the GENet paper's own code; the structure alone",
+    purpose="the notation of the GENet paper's own code; the structure only",
     place=STRING_FILE,
     files=_string,
     forward=_string_forward,

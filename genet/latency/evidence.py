@@ -22,8 +22,8 @@ def read_evidence(path: Path, wanted: Measure | None = None) -> LatencyTable:
     if len(fitting) != 1:
         known = "; ".join(map(str, fitting or found))
         raise EvidenceError(
-            f"{path}: got {len(fitting)} settings that fit what is asked, expected one (known: {known}); "
-            "set measure's runtime, dtype, memory_format, batch and threads to it, or pass a file with one setting"
+            f"{path}: got {len(fitting)} settings that match the request, expected one (known: {known}); set measure's "
+            "runtime, dtype, memory_format, batch and threads to it, or pass a file with one setting"
         )
     return LatencyTable(Journal(path), fitting[0])
 
@@ -57,7 +57,7 @@ def records_of(journal: Journal, what: str) -> tuple[dict[str, Any], ...]:
     """Return the content of a journal that a user named; EvidenceError if the file is something else."""
     content = journal.read()
     if content.damaged and not content.records:
-        raise EvidenceError(f"{journal.path}: got something else, expected {what} or a new file; name another")
+        raise EvidenceError(f"{journal.path}: got another kind of file, expected {what} or a new file; name another")
     return content.records
 
 
@@ -127,6 +127,6 @@ def difference(before: LatencyTable, after: LatencyTable) -> Difference:
 
 
 def _latencies(table: LatencyTable) -> dict[str, float]:
-    """Return plain latencies: the drift within one file is not divided out, for between two it is what one looks for."""
+    """Return uncorrected latencies: drift is not divided out, as a comparison of two files looks for it."""
     found = {str(row.block): row.ms for row in table.block_rows if row.ms is not None}
     return found | {row.network: row.mean_ms for row in table.network_rows}

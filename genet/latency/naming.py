@@ -21,9 +21,13 @@ def structure_named(what: str, size: int | None = None, example: str | None = No
     """
     own = re.fullmatch(FUNCTION, what) and not what.startswith("timm:")
     if example and not own:
-        raise SpecError([f"--example must go with MODULE:FUNCTION: {what} tells what it reads (got {example})"])
+        raise SpecError(
+            [f"--example: got {example} for {what}, whose input is known, expected it only with MODULE:FUNCTION; leave it out"]
+        )
     if size and own:
-        raise SpecError([f"--size must go with a network that tells what it reads: --example does it here (got {size})"])
+        raise SpecError(
+            [f"--size: got {size} for MODULE:FUNCTION, whose size --example gives, expected one of them; leave --size out"]
+        )
     if what.startswith("timm:"):
         return _timm(what, size)
     if own:
@@ -52,7 +56,9 @@ def _timm(what: str, size: int | None) -> ExternalModel:
 
 def _own(what: str, example: str | None) -> ExternalModel:
     if example is None:
-        raise SpecError(["--example must tell what a network of your own reads, as in --example 1,3,224,224 (got none)"])
+        raise SpecError(
+            ["--example: got none, expected the shape of your own network's input; give it, as in --example 1,3,224,224"]
+        )
     sizes = re.fullmatch(r"[1-9]\d*,([1-9]\d*),([1-9]\d*),\2", example)
     if not sizes:
         raise SpecError([f"--example must be images,channels,height,width of square images, as in 1,3,224,224 (got {example!r})"])

@@ -31,8 +31,8 @@ GPU_GROUP_S = 5.0  # the same on a GPU, whose clock drifts slowly
 TRIES = 3  # at a repeated block, if noise exceeds it
 GROUP_ROWS = 32
 SCAN = StopRule(least=2)  # of a scale that is timed to find the next one: a single round has no error estimate
-FEW = StopRule()  # a prediction may be held against such a row
-MANY = StopRule(least=10)  # of the MasterNet, as all others are held against it
+FEW = StopRule()  # enough rounds to compare a prediction with
+MANY = StopRule(least=10)  # for the MasterNet, as all others are compared with it
 
 
 def profile_blocks(
@@ -66,8 +66,8 @@ def profile_blocks(
             if kept is None:
                 raise
             raise MeasurementError(
-                f"{table.path}: timing the block that its rows are held against once more failed: {fault}; "
-                "with another evidence file a new table is begun"
+                f"{table.path}: timing again the block that its rows are compared with failed: {fault}; give another evidence "
+                "file to begin a new table"
             ) from None
         begun = table.sentinel == sentinel
     while missing := table.missing(missing):  # another process may have measured some of them

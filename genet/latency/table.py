@@ -389,5 +389,5 @@ def find_setting(journal: Journal, wanted: str) -> Setting:
         return (found | {setting.digest: setting for setting in found.values()})[wanted]
     except KeyError:
         raise EvidenceError(
-            f"{journal.path} lacks the latencies that the staircases were found in; `genet profile RUN` measures them"
+            f"{journal.path} lacks the latencies that the staircases were found with; `genet profile RUN` measures them"
         ) from None

@@ -49,14 +49,14 @@ def external_ops(name: str, module: nn.Module, images: tuple[int, int, int], rem
     except GenetError:
         raise
     except Exception as fault:  # any error of other authors' code
-        failure = f"{name} failed to run on images of {' x '.join(map(str, images))} without a look at their values"
+        failure = f"{name} failed to run on images of {' x '.join(map(str, images))} that have a shape but no values"
         raise SpecError([f"{failure} ({first_line(fault)}); {remedy}"]) from None
 
 
 def cost_of(module: nn.Module) -> Cost:
     """Return the cost of a network that `genet.models` built, counted on its kernels; SpecError if these cannot be recorded."""
     structure = structure_of(module)
-    remedy = "have its forward compute with tensors alone"
+    remedy = "let its forward compute with tensors only"
     found = external_ops(structure.name, module, structure.input.image, remedy)
     ops = [op for op in found if op.macs]
     parameters = sum(parameter.numel() for parameter in module.parameters())

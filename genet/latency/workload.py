@@ -84,7 +84,9 @@ def timm_workload(name: str, size: int | None) -> Workload:
     try:
         channels, height, width = timm.models.get_pretrained_cfg(name, allow_unregistered=True).input_size
     except (RuntimeError, AttributeError) as fault:
-        raise SpecError([f"timm:{name} must be a model that timm has a configuration of ({fault})"]) from None
+        raise SpecError(
+            [f"timm:{name}: got a model without a configuration in timm ({fault}), expected one that has it; name another"]
+        ) from None
     image = (channels, size or height, size or width)
 
     def build() -> nn.Module:
@@ -108,7 +110,7 @@ def external_workload(network: ExternalModel) -> Workload:
 
 
 def traced_workload(
-    name: str, image: tuple[int, int, int], build: Callable[[], nn.Module], remedy: str = "give a size that it reads"
+    name: str, image: tuple[int, int, int], build: Callable[[], nn.Module], remedy: str = "give a size that it accepts"
 ) -> Workload:
     """Return a network that is only a module: its kernels are recorded while it runs, without arithmetic.
 
@@ -201,7 +203,7 @@ def with_width(text: str, width: int) -> str:
     """Return the same block, layer or super-block with another width; its input width stays if it is given as in `c64>128`."""
     changed, count = re.subn(r"( c(?:\d+>)?)\d+", rf"\g<1>{width}", text)
     if count != 1:
-        raise SpecError([f"a sweep over widths must be of a block such as {EXAMPLES}, got {text!r}"])
+        raise SpecError([f"a sweep over widths needs a block such as {EXAMPLES}, got {text!r}"])
     return changed
 
 

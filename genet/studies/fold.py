@@ -32,7 +32,7 @@ def fold(structure: ModelSpec, f: int) -> ModelSpec:
     GenetError if its layers cannot be that wide: widths are rounded if f is not a square, and sums may then not fit.
     """
     if f < 2:
-        raise SpecError([f"--images-per-fold must be the number of images that become one, from 2 on, such as 4 (got {f})"])
+        raise SpecError([f"--images-per-fold: got {f}, expected at least 2, such as 4"])
     return _fold_own(structure, f) if isinstance(structure, Network) else _fold_external(structure, f)
 
 
@@ -75,9 +75,7 @@ def _fold_external(network: ExternalModel, f: int) -> ExternalModel:
     first = {op.name for op in ops if op.kind == "conv" and op.in_width == input_.channels and op.read == pixels}
     last = [op.name for op in ops if op.macs and op.width == input_.classes and op.rows == 1][-1:]
     if not first or not last:
-        raise GenetError(
-            f"{network.name}: got other layers at its ends, expected a convolution that reads images and a layer that classifies"
-        )
+        raise GenetError(f"{network.name}: got other layers at its ends, expected a convolution first and a classifier last")
     layers: dict[str, tuple[int, int]] = {}
     for name, part in module.named_modules():
         widths = channels(part)

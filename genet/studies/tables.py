@@ -58,7 +58,7 @@ def read_table(
         if rows.get(own, row) != row:
             key_values = " ".join(str(value) for value in own if value is not None)
             faults.append(
-                f"{where}: {', '.join(key)}: must stand once (got {key_values} with other figures before); keep one row"
+                f"{where}: {', '.join(key)}: must appear once (got {key_values} with other figures above); keep one row"
             )
         rows[own] = row
     if not rows and not faults:

@@ -125,7 +125,7 @@ def test_without_images_int8_is_left_out_with_the_reason(module: GENet, tmp_path
     found = export(TrainedModel(module), tmp_path / "export", ("genet-string",))
     assert [each.format for each in found.exported] == ["safetensors", "genet-string"]
     assert set(export(TrainedModel(module), tmp_path / "all").left_out) == {"onnx-int8"}
-    with pytest.raises(GenetError, match="the format onnx-int8 cannot be written: it is calibrated on training images"):
+    with pytest.raises(GenetError, match="the format onnx-int8 cannot be written: it needs training images to calibrate on"):
         export(TrainedModel(module), tmp_path / "export", ("onnx-int8",))
 
 
@@ -159,7 +159,7 @@ def test_files_that_no_export_wrote_stay(module: GENet, tmp_path: Path) -> None:
     assert [each.format for each in found.exported] == ["safetensors", "timm", "pt2", "genet-string"]
     before = contents(folder)
     (folder / "model.onnx").write_text("mine")
-    with pytest.raises(StorageError, match=r"model.onnx: got a file that was not written here, .* move it away"):
+    with pytest.raises(StorageError, match=r"model.onnx: got a file that genet did not write, .* move it away"):
         export(TrainedModel(module), folder, ("onnx",))
     assert contents(folder) == {**before, "model.onnx": b"mine"}
 
@@ -304,7 +304,7 @@ def test_a_flipped_byte_in_the_weights_is_noticed_when_loading(copy: Path, place
 @pytest.mark.parametrize(
     ("name", "law"),
     [
-        ("model.safetensors", "got a network alone, expected trained weights too; genet train"),
+        ("model.safetensors", "got a network without weights, expected trained ones; genet train"),
         ("model.safetensors.sha256", r"model\.safetensors\.sha256: cannot be read"),
     ],
 )

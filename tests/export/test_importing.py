@@ -119,7 +119,7 @@ def test_weights_that_are_anothers_are_refused(exported, tmp_path: Path) -> None
         ("nowhere.net:plain", r"got no module nowhere in /.* or on PYTHONPATH; go to the folder of nowhere\.py, or"),
         (
             "tests.fixtures.others:Draws",
-            r"got two answers to one image in eval mode, expected the same each time; .* training=self\.training in F\.dropout",
+            r"got two outputs for one image in eval mode, expected the same each time; .* training=self\.training in F\.dropout",
         ),
         (
             "tests.fixtures.others:broken",
@@ -131,7 +131,7 @@ def test_weights_that_are_anothers_are_refused(exported, tmp_path: Path) -> None
         ),
         (
             "tests.fixtures.others:OverTheBatch",
-            r"got another answer to an image alone than beside another one, expected the same",
+            r"got an output that depends on the other images of the batch, expected none",
         ),
         ("tests.fixtures.others:scaled_by_numpy", "building it again from its weights gave another network"),
     ],
@@ -153,7 +153,7 @@ def test_a_text_that_is_no_genet_string_is_named_and_not_run(tmp_path: Path) -> 
     ("name", "data", "law"),
     [
         ("best.pth", torch_file({"state_dict": {}, "w": torch.ones(1)}), "got a PyTorch file of weights under 'state_dict'"),
-        ("best.pth", b"<html>404</html>", "got a web page, as a download that failed leaves one, .*; download the file again"),
+        ("best.pth", b"<html>404</html>", "got a web page, as left by a failed download, .*; download the file again"),
         ("best.pth", b"", "got an empty file"),
         ("best.pth", b"\x00\xff\x1b[31m", "got a file that is not text, .*; name the function that builds the network"),
         ("network.yaml", b"name: it", r"got the network\.yaml of a network, .*; name its folder"),
@@ -168,11 +168,11 @@ def test_a_file_that_is_no_text_of_ours_is_said_to_be_what_it_is(tmp_path: Path,
 
 
 def test_a_folder_without_a_network_is_told_by_what_is_in_it(tmp_path: Path) -> None:
-    with pytest.raises(GenetError, match=r"got a folder of something else, expected timm:MODEL, .* or its file$"):
+    with pytest.raises(GenetError, match=r"got a folder without a network, expected timm:MODEL, .* or its file$"):
         import_network(str(tmp_path), READS, "it")
     (tmp_path / "best.pth").write_bytes(torch_file({"w": torch.ones(1)}))
     with pytest.raises(
-        GenetError, match=r"of something else, .*; best\.pth in it is a PyTorch file of weights, without the network"
+        GenetError, match=r"got a folder without a network, .*; best\.pth in it is a PyTorch file of weights, without the network"
     ):
         import_network(str(tmp_path), READS, "it")
     (tmp_path / "networks").mkdir()

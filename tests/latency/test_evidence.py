@@ -94,7 +94,7 @@ def test_several_settings_without_a_recipe_are_listed(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [1.0])
     write(path, [1.0], SETTING.model_copy(update={"batch": 4}))
     with pytest.raises(
-        EvidenceError, match=r"got 2 settings that fit what is asked, expected one \(known: .*batch 2.*; .*batch 4.*\)"
+        EvidenceError, match=r"got 2 settings that match the request, expected one \(known: .*batch 2.*; .*batch 4.*\)"
     ):
         read_evidence(path)
 
@@ -104,7 +104,7 @@ def test_settings_none_of_which_fits_are_listed(tmp_path: Path) -> None:
     write(path, [1.0], SETTING.model_copy(update={"batch": 4}))
     with pytest.raises(
         EvidenceError,
-        match=r"got 0 settings that fit what is asked, expected one \(known: .*batch 2.*; .*batch 4.*\); set measure's",
+        match=r"got 0 settings that match the request, expected one \(known: .*batch 2.*; .*batch 4.*\); set measure's",
     ):
         read_evidence(path, Measure(batch=8))
 
@@ -112,7 +112,7 @@ def test_settings_none_of_which_fits_are_listed(tmp_path: Path) -> None:
 def test_two_settings_that_both_fit_are_not_guessed_between(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [1.0])
     write(path, [2.0], other_card(driver="550"))
-    with pytest.raises(EvidenceError, match=r"got 2 settings that fit what is asked, expected one \(known: .*driver 550"):
+    with pytest.raises(EvidenceError, match=r"got 2 settings that match the request, expected one \(known: .*driver 550"):
         read_evidence(path, Measure(batch=2))
 
 

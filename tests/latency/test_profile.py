@@ -256,7 +256,7 @@ def test_a_sentinel_that_can_no_longer_be_timed_is_named_with_the_file(tmp_path:
             raise MeasurementError("no memory")
         return by_width(part)
 
-    law = re.escape("latency.jsonl: timing the block that its rows are held against once more failed: no memory; with another")
+    law = re.escape("latency.jsonl: timing again the block that its rows are compared with failed: no memory; give another")
     with pytest.raises(MeasurementError, match=law):
         profile_blocks(table(tmp_path), Simulated(ms), wanted, SENTINEL)
 

@@ -439,7 +439,7 @@ def test_rows_of_no_setting_of_today_are_passed_over(tmp_path: Path) -> None:
 def test_the_settings_of_a_journal_can_be_read_without_their_devices(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "latency.jsonl")
     assert settings(journal) == {}
-    with pytest.raises(EvidenceError, match="lacks the latencies that the staircases were found in"):
+    with pytest.raises(EvidenceError, match="lacks the latencies that the staircases were found with"):
         find_setting(journal, SETTING.digest)
     other = SETTING.model_copy(update={"batch": 4})
     for setting in (SETTING, other, SETTING):

@@ -216,7 +216,7 @@ def test_nats_benchs_own_format_is_read(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_not_there_or_damaged_is_refused_with_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(GenetError, match=r"does not exist, expected .*; it is NATS-sss-v1_0-50262"):
+    with pytest.raises(GenetError, match=r"does not exist, expected .*; get NATS-sss-v1_0-50262"):
         read_nats(tmp_path / "nowhere", Progress())
     (tmp_path / "broken.pickle.pbz2").write_bytes(b"nothing")
     with pytest.raises(GenetError, match="reading it as NATS-Bench's size space failed"):

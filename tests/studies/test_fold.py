@@ -119,7 +119,7 @@ def test_a_network_whose_channels_are_joined_needs_a_square() -> None:
 
 
 def test_one_image_is_no_stack() -> None:
-    with pytest.raises(SpecError, match="from 2 on"):
+    with pytest.raises(SpecError, match="expected at least 2"):
         fold(OURS, 1)
 
 

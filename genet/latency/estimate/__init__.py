@@ -1,1 +1,1 @@
-"""Estimates for GPUs that are not here: tiles, waves and a roofline. Never called measurements."""
+"""Estimates for GPUs that this machine lacks: tiles, waves and a roofline. Never called measurements."""

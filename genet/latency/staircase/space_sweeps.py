@@ -111,7 +111,7 @@ def _staircase(site: StaircaseSite, own_width: int, table: LatencyTable, noise: 
     if not answered:
         raise EvidenceError(
             f"super-block {site.superblock + 1}: got no latency for any width of {site.block_type} at {site.resolution} "
-            f"pixels in {table.setting}, expected at least one; `genet profile RUN` of this very space measures it"
+            f"pixels in {table.setting}, expected at least one; `genet profile RUN` of this space measures it"
         )
     widths = tuple(row.block.width for row in rows)
     staircase = None

@@ -140,7 +140,7 @@ def _order_faults(path: Path, rows: Sequence[_Row]) -> Iterator[str]:
         if width is None:
             continue
         if width in seen:
-            yield f"{path}:{line}: width: must stand once (got {width}, on line {seen[width]} too); keep one, or their median"
+            yield f"{path}:{line}: width: must appear once (got {width}, on line {seen[width]} too); keep one, or their median"
         elif width < widest:
             yield f"{path}:{line}: width: must ascend (got {width} below {widest}); sort the rows by width"
         seen.setdefault(width, line)
@@ -156,7 +156,7 @@ def next_widths(grid: Sequence[int], measured: Mapping[int, float], sigma: float
     """Return the widths of `grid` to measure next; empty when every edge is located or a third of the grid is spent.
 
     `grid` ascends; `measured` maps widths to ms, `sigma` is their relative standard error. All earlier decisions follow from
-    `measured`, so a sweep that was stopped goes on where it was. A short grid may spend 8. Each call asks for a few of the
+    `measured`, so a sweep that was stopped continues. A short grid may spend 8. Each call asks for a few of the
     largest rises, so that the first edges found guide the search for the others.
     """
     if not grid:

@@ -203,7 +203,7 @@ class DeviceMeter:
         name = workloads[0].name
         if kind == "device lost" or not self._still_works():
             raise LostDeviceError(
-                f"{self.setting.device.name} stopped answering while {name} was timed ({what}); the same command goes on "
+                f"{self.setting.device.name} stopped answering while {name} was timed ({what}); the same command continues "
                 "without it"
             )
         raise MeasurementError(
@@ -338,6 +338,6 @@ class EvidenceMeter:
     def prepare(self, workloads: Sequence[Workload]) -> InterleavedTimer:
         """Refuse; EvidenceError names the missing workload."""
         raise EvidenceError(
-            f"the evidence of {self.setting.device.name} lacks {workloads[0].name}; measure it there with "
-            "`genet profile RUN` of this very space, or leave --latency out"
+            f"the evidence of {self.setting.device.name} lacks {workloads[0].name}; measure it there with `genet profile "
+            "RUN` of this space, or leave --latency out"
         )

@@ -1,3 +1,3 @@
-"""Widths at the edges of the device's latency staircase, for a network that exists already (tail-effect paper, section 4)."""
+"""Widths at the edges of the device's latency staircase, for an existing network (tail-effect paper, section 4)."""
 
 TOLERANCE = 0.05  # relative change of the parameters that an alignment may make unless told otherwise

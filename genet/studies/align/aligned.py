@@ -156,7 +156,12 @@ def _named(what: str, example: Tensor | None, scope: Scope, trained: bool) -> _A
     structure, run = structure_named(what), run_of(what)
     if isinstance(structure, Network):
         if trained:
-            raise SpecError(["data must go with a network that keeps its weights: one of super-blocks is trained anew"])
+            raise SpecError(
+                [
+                    "data: got a network of super-blocks, which is trained from scratch, expected an external model, which keeps "
+                    "its weights; leave it out"
+                ]
+            )
         return _AlignInput(NetworkSubject(structure, scope), run=run)
     source = source_of(what, structure, trained, "the module itself with its weights")
     subject = ModuleSubject(structure, source.module, scope=scope)

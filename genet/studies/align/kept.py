@@ -60,7 +60,7 @@ def source_of(what: str, structure: ExternalModel, trained: bool, way: str) -> S
     if not trained or not (timms or structure.changed):
         module = build_structure(structure)
     else:
-        found, without = (None, "none lie beside it") if structure.changed else pretrained(structure)
+        found, without = (None, "there are none beside it") if structure.changed else pretrained(structure)
         if found is None or without:
             raise GenetError(
                 f"{what}: got no trained weights ({without}), expected some, of which the best are kept; give a folder "
@@ -125,8 +125,8 @@ def kept_with_images(
         return KeptWeights(subject, _ranks(subject, splits.train), images, labels)
     if source.built and unsaved_random_weights(subject.source, subject.network):
         raise GenetError(
-            f"{subject.network.source}: got weights that are drawn anew at every call, expected trained ones, whose channels "
-            "differ in importance; give a folder with network.yaml and model.safetensors"
+            f"{subject.network.source}: got random weights, which differ at every call, expected trained ones, whose "
+            "channels differ in importance; give a folder with network.yaml and model.safetensors"
         )
     some = FirstImages(splits.train.shuffled(0), min(IMAGES, splits.train.size))
     importance = _importance(subject, some, progress)

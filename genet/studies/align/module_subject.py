@@ -109,11 +109,11 @@ class ModuleSubject:
         return tuple(name for name, part in parts if isinstance(part, nn.Conv2d))
 
     def around(self, layer: str) -> str | None:
-        """Return the removable block that a layer lies in."""
+        """Return the removable block that a layer is in."""
         return next((block for block in self.removable if layer.startswith(f"{block}.")), None)
 
     def around_group(self, group: str) -> str | None:
-        """Return the removable block that all layers of a group lie in."""
+        """Return the removable block that all layers of a group are in."""
         blocks = {self.around(member.layer) for member in self.tied.of(group).members}
         return blocks.pop() if len(blocks) == 1 else None
 

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from genet.studies.align.module_subject import ModuleSubject
 
 NARROWEST = 1 / 8  # of the present width
-FINE = 12  # widths to measure, at least, if the group has as many
+FINE = 12  # fewest widths to measure, if the group has that many
 OFFERED = 8  # widths on offer, at most: a matrix has their square
 MEASURED = 10  # whole networks, at most
 NEAR = 0.01  # below the target: such a network need not be bettered
-APART = 0.001  # shares of the layers' time that are told apart
+APART = 0.001  # smallest difference between two shares of the layers' time that counts
 SURELY = 0.2  # of what lies between two shares, that a step leaves behind at least
 
 
@@ -175,8 +175,8 @@ def prune(
         if ratio.above > target:
             error = f" ± {ratio.error:.3f}" if ratio.error else ""
             raise EvidenceError(
-                f"{metered.subject.name}: {spelled('target_ratio')} must be a latency that the fewest channels and blocks on "
-                f"offer reach with certainty (got {target:g}); their best is {ratio.mean:.3f}{error}"
+                f"{metered.subject.name}: {spelled('target_ratio')}: got {target:g}, expected a ratio that the smallest network "
+                f"on offer reaches with certainty; its ratio is {ratio.mean:.3f}{error}"
             )
         met = [(floor, ratio)]
     return _pruning(metered, program, target, *min(met, key=lambda each: program.lost(each[0])))

@@ -20,8 +20,8 @@ KeptUnits = Mapping[str, Sequence[int]]  # of a group, the units to keep, ascend
 NEW = -1  # in an order: a new channel
 MORE = 3  # units to widen a group by, as a test
 CLOSE = 1e-3  # of the largest logit
-REASON = "the network fails or answers otherwise with another width there"
-WHILE_TRAINED = "the network fails with another width there while it is trained"
+REASON = "with another width there the network fails or gives another output"
+WHILE_TRAINED = "with another width there the network fails in training"
 
 
 def resized(module: nn.Module, tied: ChannelGroups, widths: Mapping[str, int], kept: KeptUnits | None = None) -> nn.Module:

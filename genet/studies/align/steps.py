@@ -26,7 +26,7 @@ EVIDENCE = Path("runs") / "align" / "latency.jsonl"
 
 
 def run_of(what: str) -> RunFolder | None:
-    """Return the run that a network's folder lies in."""
+    """Return the run that a network's folder is in."""
     folder = Path(what).absolute()
     run = RunFolder(folder.parent.parent)
     return run if folder.parent.name == "networks" and run.recipe_file.exists() else None
@@ -42,8 +42,8 @@ def measure_for(given: Mapping[str, Any], run: RunFolder | None, spelled: Spelli
         if measure.latency_file and "device" not in given:
             raise SpecError(
                 [
-                    f"{spelled('device')} must be given: the run took its latencies from {measure.latency_file} "
-                    "(auto: this machine)"
+                    f"{spelled('device')}: got none, expected one, as the run's latencies come from {measure.latency_file}; "
+                    "give auto for this machine"
                 ]
             )
         if given.get("device", measure.device) == measure.device:
@@ -65,7 +65,7 @@ def places_of(subject: ResizableNetwork, rows: LatencyTable, meter: Meter, progr
     """Measure every place over its widths, as far as the rows lack them."""
     wanted = {block for place in subject.movable for width in place.grid for block in place.blocks(width)}
     known = sum(rows.block_row(block) is not None for block in wanted)
-    with progress.track("layers over their widths", len(wanted), known) as tracker:
+    with progress.track("latency of layers over their widths", len(wanted), known) as tracker:
         found = find_places(subject, rows, meter, tracker)  # a step may end farther off than the grids reach
         tracker.end_here()
     return found
@@ -93,7 +93,7 @@ def prune_to_share(
     assert kept.importance is not None
     metered, importance = MeteredSubject(kept.subject, rows, meter), kept.importance()
     blocks = {name: importance.lost_with(name) for name in kept.subject.removable}
-    with progress.track("layers over their widths", None) as tracker:
+    with progress.track("latency of layers over their widths", None) as tracker:
         offers = find_offers(metered, importance, tracker)
         program = find_program(metered, offers, blocks, tracker)
         tracker.end_here()

@@ -18,7 +18,7 @@ from genet.latency.workload import Workload, network_workload
 
 NARROWEST, WIDEST = 0.5, 1.5  # range around the present width at which a place is measured
 FARTHEST = 3.0  # larger range if its step does not end there
-FINE = 16  # widths on offer, at least, if the layer has as many
+FINE = 16  # fewest widths on offer, if the layer has that many
 STEPS = (8, 4, 2, 1)
 NAMED = 12  # layers, in a message
 LEFT_OUT = "it is left out"

@@ -29,23 +29,23 @@ def goal_faults(goal: Goal, spelled: Spelling = as_option) -> Iterator[str]:
     if not 0 < goal.tolerance < 1:
         yield f"{tolerance} must be a share of the parameters between 0 and 1, such as {TOLERANCE} (got {goal.tolerance:g})"
     if goal.reduce is not None and goal.mode == "accuracy":
-        yield f"{ratio} must go with {mode} latency: the other mode keeps the latency (got {mode} accuracy)"
+        yield f"{ratio}: got {mode} accuracy, which keeps the latency, expected {mode} latency; leave one of them out"
 
 
 def importance_faults(goal: Goal, asked: str, spelled: Spelling = as_option, others: Sequence[str] = ()) -> Iterator[str]:
     """Yield what is wrong with a goal for the objective by importance, one line each, with its options as the user spells them.
 
-    `asked` is what chooses this objective, and `others` are further options given that it has no use for.
+    `asked` is the option that chooses this objective, `others` are further given options that do not go with it.
     """
     if goal.reduce is None:
-        yield f"{spelled('target_ratio')} must go with {asked}: it is the latency to reach (got none); give one such as 0.7"
+        yield f"{spelled('target_ratio')}: got none with {asked}, expected the latency to reach; give one such as 0.7"
     given = {
         f"{spelled('mode')} accuracy": goal.mode == "accuracy",
         spelled("param_tolerance"): goal.tolerance != TOLERANCE,
         f"{spelled('solver')} exact": goal.solver == "exact",
     }
     for option in (*others, *(option for option, is_given in given.items() if is_given)):
-        yield f"{option} must go without {asked}: importance chooses widths and channels itself; leave one of them out"
+        yield f"{option}: got {asked} too, expected one of them, as importance chooses widths and channels itself; leave one out"
 
 
 def has_useful_edge(places: Sequence[Place], goal: Goal) -> bool:
@@ -69,7 +69,7 @@ def final_alignment(
     as_it_was: bool = False,
     spelled: Spelling = as_option,
 ) -> tuple[Alignment, str]:
-    """Return what is handed out, and why the goal is not met, with options as the user spells them; nothing if it is.
+    """Return the result, and why the goal is not met (empty if it is), with options as the user spells them.
 
     EvidenceError if nothing is certain to be better, unless the network `as_it_was` is a result by itself, as a pruned one is.
     """
@@ -94,19 +94,16 @@ def _unreached(found: Alignment, goal: Goal, spelled: Spelling) -> str:
     better = goal.solver == "greedy" and (goal.mode == "accuracy" or found.optimum < found.predicted - UNNOTICED)
     other = f"; {spelled('solver')} exact may do better" if better else ""
     if goal.mode == "accuracy":
-        return (
-            f"{found.network}: no choice among the edges beside its widths was certain to gain parameters without taking longer"
-            f"{other}"
-        )
+        return f"{found.network}: no choice of neighbouring edges was certain to gain parameters without taking longer{other}"
     if goal.reduce is None:
         return (
-            f"{found.network}: no choice among the edges beside its widths was certain to be faster with the parameters kept "
-            f"within {goal.tolerance:.0%}; a larger {spelled('param_tolerance')} lets the parameters move farther{other}"
+            f"{found.network}: no choice of neighbouring edges was certain to be faster with parameters within "
+            f"{goal.tolerance:.0%}; a larger {spelled('param_tolerance')} allows more choices{other}"
         )
     return (
-        f"{found.network}: {spelled('target_ratio')} must be a latency that edges beside its widths reach with certainty "
-        f"(got {goal.reduce}); their best is {found.measured.mean:.3f}{error_of(found.measured)}, "
-        f"with {found.parameter_gain:+.1%} parameters{other}"
+        f"{found.network}: {spelled('target_ratio')}: got {goal.reduce}, expected a ratio that neighbouring edges reach "
+        f"with certainty; their best is {found.measured.mean:.3f}{error_of(found.measured)}, with "
+        f"{found.parameter_gain:+.1%} parameters{other}"
     )
 
 
@@ -115,4 +112,4 @@ def _waiting(subject: ResizableNetwork, meter: Meter, spelled: Spelling) -> str:
     if meter.setting.device.kind == "cpu" or report_latency(subject.workload({}), meter).bound != "host":
         return ""
     larger, other = f"a larger {spelled('batch')}", f"{spelled('runtime')} cudagraph"
-    return f"; it waits for the host, which launches its kernels: {larger}, or {other}, lets widths count"
+    return f"; the bottleneck is the host, which launches its kernels: {larger}, or {other}, makes widths matter"

@@ -123,11 +123,13 @@ def read_nats(path: Path, progress: Progress) -> Bench:
     the file or the package is not there.
     """
     if not path.exists():
-        raise GenetError(f"{path} does not exist, expected NATS-Bench's size space; it is {NATS_PLACE}")
+        raise GenetError(f"{path} does not exist, expected NATS-Bench's size space; get {NATS_PLACE}")
     try:
         from nats_bench import create
     except ImportError:
-        raise GenetError("--nats must have the package of NATS-Bench: pip install 'genet-nas[nats]'") from None
+        raise GenetError(
+            "--nats needs the package of NATS-Bench, which is not installed; pip install 'genet-nas[nats]'"
+        ) from None
     try:
         api = create(str(path), "sss", fast_mode=path.is_dir(), verbose=False)
         with progress.track("networks of NATS-Bench", len(api.meta_archs)) as tracker:
@@ -137,7 +139,7 @@ def read_nats(path: Path, progress: Progress) -> Bench:
                 tracker.advance()
     except Exception as fault:  # any error of the package for a damaged file
         failure = f"{path}: reading it as NATS-Bench's size space failed"
-        raise GenetError(f"{failure} ({first_line(fault)}); it is {NATS_PLACE}") from None
+        raise GenetError(f"{failure} ({first_line(fault)}); get {NATS_PLACE}") from None
     return Bench(tuple(rows))
 
 

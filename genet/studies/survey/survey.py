@@ -145,7 +145,7 @@ def _layers(entry: SurveyEntry) -> tuple[LayerIntensity, ...]:
     workload, setting = entry.workload, entry.meter.setting
     layers = layers_of(workload.ops(), setting.batch, setting.dtype)
     if not flops_of(layers):
-        raise MeasurementError(f"{workload.name}: got no convolutions or linear layers, expected some to judge it by")
+        raise MeasurementError(f"{workload.name}: got no convolutions or linear layers, expected at least one")
     uncounted = next((op.name for op in workload.ops() if op.kind == "product"), None)
     if uncounted:
         raise MeasurementError(

@@ -59,7 +59,7 @@ def test_all_faults_of_a_file_are_told_at_once_with_their_lines(tmp_path: Path) 
         5: ["latency_ms: must be a finite number above 0 ms (got -1)"],
         6: ["latency_ms: must be a finite number above 0 ms (got 0)", "sigma: must be a finite number, 0 or above (got -1)"],
         7: ["width: must be a positive whole number below 10^9 (got 4.5)"],
-        9: ["latency_ms: must be a finite number above 0 ms (got 1e999)", "width: must stand once (got 48, on line 8 too)"],
+        9: ["latency_ms: must be a finite number above 0 ms (got 1e999)", "width: must appear once (got 48, on line 8 too)"],
         10: ["sigma: must be given", "width: must ascend (got 44 below 48)"],
     }
     expected = [f"{path}:{line}: {law}" for line, several in laws.items() for law in several]

@@ -134,7 +134,7 @@ def test_where_nothing_fits_at_all_it_is_said() -> None:
 
 
 def test_a_sweep_over_widths_is_of_blocks_alone() -> None:
-    with pytest.raises(SpecError, match="a sweep over widths must be of a block"):
+    with pytest.raises(SpecError, match="a sweep over widths needs a block"):
         measure_curves(["timm:resnet10t"], "width", (64,), estimate_at, None)
 
 

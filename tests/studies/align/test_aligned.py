@@ -57,7 +57,7 @@ def test_a_network_of_super_blocks_is_aligned_by_its_name() -> None:
     assert isinstance(found.network, Network)
     assert found.network.superblocks[0].width == found.widths["stages.0"]
     assert found.module is None
-    assert "target_ratio must be " in found.shortfall
+    assert "target_ratio: got 0.3, expected a ratio " in found.shortfall
     shown = f"Aligned({found.network.name}: {found.before_ms:.4g} to {found.ms:.4g} ms per batch, ratio {found.ratio:.3f}, "
     assert repr(found).startswith(shown)
     assert repr(found).endswith(f" widths, {found.shortfall})")
@@ -100,23 +100,28 @@ def test_the_result_is_in_the_number_format_and_on_the_device_of_what_was_given(
             OURS,
             None,
             {"data": "digits"},
-            "target_ratio must go with data: it is the latency to reach (got none)",
+            "target_ratio: got none with data, expected the latency to reach",
         ),
         (
             OURS,
             None,
             {"data": "digits", "target_ratio": 0.5, "param_tolerance": 0.2, "solver": "exact"},
-            "param_tolerance must go without data: importance chooses widths and channels itself; leave one of them out\n"
-            "solver exact must go without data",
+            "param_tolerance: got data too, expected one of them, as importance chooses widths and channels itself; "
+            "leave one out\nsolver exact: got data too",
         ),
         (small(), torch.zeros(2, 1, 8, 8), {"exclude": "layer9"}, "exclude: got 'layer9'"),
         (
             small(),
             torch.zeros(512, 1, 8, 8),
             {"data": "digits", "target_ratio": 0.01, **V100},
-            ": target_ratio must be a latency that the fewest channels",
+            "target_ratio: got 0.01, expected a ratio that the smallest network on offer reaches",
         ),
-        (OURS, None, {"data": "digits", "target_ratio": 0.5}, "data must go with a network that keeps its weights"),
+        (
+            OURS,
+            None,
+            {"data": "digits", "target_ratio": 0.5},
+            "data: got a network of super-blocks, which is trained from scratch",
+        ),
         (OURS, None, {"memory_format": "nchw"}, "memory_format must be"),
         ("timm:test_byobnet", None, {"data": "digits", "target_ratio": 0.5}, "or the module itself with its weights"),
         (f"{__name__}:small", None, {}, "got the name of a function, expected its network; give that and an example"),
@@ -141,5 +146,5 @@ def test_nothing_to_gain_is_an_error() -> None:
 
 
 def test_a_fault_of_the_images_names_the_argument() -> None:
-    with pytest.raises(GenetError, match="expected the folder of the images; give data=FOLDER, where they lie now"):
+    with pytest.raises(GenetError, match="expected the folder of the images; give data=FOLDER, where they are now"):
         genet.align(small(), torch.zeros(8, 1, 8, 8), data="nowhere", target_ratio=0.7)

@@ -102,7 +102,7 @@ def test_dead_channels_go_before_any_that_the_loss_depends_on(known: Path) -> No
 
 
 def test_a_latency_out_of_reach_is_refused_with_the_best_there_is(known: Path) -> None:
-    with pytest.raises(EvidenceError, match=r"own: --target-ratio must be a latency .* \(got 0.01\); their best is 0\.\d+"):
+    with pytest.raises(EvidenceError, match=r"own: --target-ratio: got 0.01, .*; its ratio is 0\.\d+"):
         pruned(subject(nets.residual()), v100(), known, 0.01)
 
 
