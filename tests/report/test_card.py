@@ -56,7 +56,7 @@ def test_it_says_why_the_certified_latency_and_those_of_the_formats_differ() -> 
     assert "ratio to the MasterNet" not in card_of(1, 8), "a network from elsewhere was not certified"
     text = card_of(1, 8, raced=True)
     assert "ratio to the MasterNet, timed in turn in eager, times the MasterNet's first measurement.\n" in text
-    assert "later, in the runtimes below, when the machine may have had another speed.\n" in text
+    assert "later, in the runtimes below, when the machine may have been faster or slower.\n" in text
 
 
 def drawn(size: tuple[int, int], mode: str) -> Image.Image:
@@ -90,7 +90,7 @@ def test_its_lines_prepare_an_image_as_the_package_does_by_pillow_and_numpy_alon
     exif = Image.Exif()
     exif[ORIENTATION] = TURNED
     drawn(size, mode).save(tmp_path / file, **({"exif": exif} if file == "turned.jpg" else {}))
-    lines = textwrap.dedent(card_of(channels, resolution).split("to 8 before):\n")[1].split("Then, from")[0])
+    lines = textwrap.dedent(card_of(channels, resolution).split("to 8 bits first):\n")[1].split("Then, in")[0])
     found: dict[str, np.ndarray] = {}
     with monkeypatch.context() as alone:
         alone.chdir(tmp_path)
@@ -108,11 +108,11 @@ def test_it_tells_accuracy_and_latency_of_every_format_and_what_they_were_timed_
     assert "| onnx | all | 0.0e+00 | 50.0% | 0.7500 in onnxruntime, 1.0 % |" in text
     assert "on some device, 2 threads, batch 4, fp32 images" in text
     assert "    options.intra_op_num_threads = 2" in text
-    assert "measured with 2 threads: the lines for ONNX Runtime set as many" in text
+    assert "measured with 2 threads: the lines for ONNX Runtime set the same number" in text
     assert "no images were given" not in text
-    assert "no images were given: `genet export FOLDER --data IMAGES` tells it" in card_of(3, 32, tested=False)
+    assert "no images were given; `genet export FOLDER --data IMAGES` measures it" in card_of(3, 32, tested=False)
     on_gpu = card_of(3, 32, threads=None)
-    assert "measured on the GPU, with the images in its memory: the lines for ONNX Runtime ask for it" in on_gpu
+    assert "measured on the GPU, with the images in its memory: the lines for ONNX Runtime request the GPU" in on_gpu
     assert "set_num_threads" not in on_gpu
 
 
@@ -120,7 +120,7 @@ def test_its_loop_prints_the_latency_of_calls_that_are_warm_at_the_batch_that_wa
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text, seconds, calls = card_of(1, 8), [0.0], list[int]()
-    assert "calls right after one another, the mean of 6 to 30 repeats" in text
+    assert "with calls back to back, as the mean of 6 to 30 repeats" in text
     lines = textwrap.dedent(text.split("times all formats, for longer.\n")[1].split("##")[0])
 
     def network(batch: np.ndarray) -> None:

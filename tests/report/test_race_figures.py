@@ -18,7 +18,7 @@ LOST = WON.network.replace("c8", "c24")
 def test_what_the_networks_raced_began_with_is_told_if_some_inherited() -> None:
     assert outcomes().initial_weights_note == ""
     some = outcomes().model_copy(update={"raced": (WON.model_copy(update={"inherited": True}), KNOWN)})
-    assert some.initial_weights_note == f"the networks raced began with the MasterNet's weights, but {KNOWN.name} with new ones"
+    assert some.initial_weights_note == f"the networks in the race began with the MasterNet's weights, except {KNOWN.name}"
 
 
 def test_networks_are_drawn_by_their_test_accuracy_and_each_can_be_pointed_at() -> None:
