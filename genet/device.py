@@ -1,4 +1,4 @@
-"""The device at hand and the facts that could be read. An unknown fact is None and prints as n/a, never a guess."""
+"""The device of this machine and the facts that could be read. An unknown fact is None and prints as n/a, never a guess."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class DeviceCard(Record):
     """Facts about a device and the software that drives it; part of every latency row's key."""
 
-    kind: str  # cpu, cuda, or estimate: a GPU that is not here
+    kind: str  # cpu, cuda, or estimate: a GPU that this machine lacks
     name: str
     processors: int | None  # streaming multiprocessors of a GPU, threads that a CPU is timed with
     memory_bytes: int | None

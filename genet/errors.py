@@ -43,7 +43,7 @@ class SpecError(GenetError):
 
 
 class DeviceError(GenetError):
-    """The device asked for is not there, or cannot do the work."""
+    """The requested device does not exist, or cannot do the work."""
 
 
 class MeasurementError(GenetError):
@@ -63,11 +63,11 @@ class NoKernelError(DeviceError):
 
 
 class DataError(GenetError):
-    """Images or labels are missing, unreadable, or do not agree between training and validation."""
+    """Images or labels are missing or unreadable, or differ between training and validation."""
 
 
 class StorageError(GenetError):
-    """A file could not be written or read back whole: a full disk, missing rights, a wrong checksum."""
+    """A file could not be written or read back whole: a full disk, missing permissions, a wrong checksum."""
 
 
 class ExportError(GenetError):
@@ -79,7 +79,7 @@ class RunError(GenetError):
 
 
 class EvidenceError(GenetError):
-    """Measurements or trials do not suffice for what was asked."""
+    """There are too few measurements or trials for the request."""
 
 
 class NonFiniteLossError(GenetError):
@@ -104,15 +104,15 @@ def _misfit(text: str) -> str:
     """Return the weights that are missing, unexpected, or of other sizes for torch."""
     missing, extra = (_names(kind, text) for kind in ("Missing", "Unexpected"))
     sizes = re.findall(r"size mismatch for (\S+): .*?Size\((.*?)\).*?Size\((.*?)\)", text)
-    others = [f"{name} of {theirs} for {ours}" for name, theirs, ours in sizes]
+    others = [f"{name} of size {theirs} instead of {ours}" for name, theirs, ours in sizes]
     parts = [f"it lacks {first_of(missing, SHOWN)}"] if missing else []
-    parts += [f"has {first_of(extra, SHOWN)} besides"] if extra else []
+    parts += [f"has {first_of(extra, SHOWN)} in addition"] if extra else []
     parts += [f"has {first_of(others, SHOWN)}"] if others else []
     remedy = ""
     if key := next((name for name in extra if name in WEIGHTS_UNDER), None):
         remedy = f"; the weights are under [{key!r}]"
     elif any(name.startswith(PARALLEL) for name in extra) and not any(name.startswith(PARALLEL) for name in missing):
-        remedy = f"; take {PARALLEL} off the names, which DataParallel put there"
+        remedy = f"; remove {PARALLEL} from the names, which DataParallel added"
     return f"the state_dict does not fit: {' and '.join(parts) or text.splitlines()[0]}{remedy}"
 
 

@@ -85,7 +85,7 @@ def name_differences(ours: Collection[str], theirs: Collection[str]) -> tuple[st
     def with_code_points(name: str) -> str:
         return _in_quotes(name, ascii) if _look(name) in alike else printable(name)
 
-    reason = "names that look alike, but for capitals, blanks, hidden characters or an alphabet, are different classes"
+    reason = "names that differ only in capitals, blanks, hidden characters or alphabets are different classes"
     hint = f"; {reason}, rename one" if alike else ""
     return some_of(missing, with_code_points), some_of(extra, with_code_points), hint
 

@@ -43,7 +43,7 @@ class Progress:
 
     @contextmanager
     def awake(self, doing: str = "at work") -> Iterator[None]:
-        """Say at least every ten seconds that the work in the block goes on, and what it is."""
+        """Report at least every ten seconds that the work in the block goes on, and what it is."""
         yield
 
     @contextmanager
@@ -215,7 +215,7 @@ class LinePrinter(Progress):
             watcher.join()
 
     def _tell_what_goes_on(self) -> None:
-        """Print all work that has moved since it was last told; if none has, for a step may take long, the first again."""
+        """Print all work that has moved since it was last printed; if none has, as a step may take long, the first again."""
         under_way = [tracker for tracker in self._under_way if isinstance(tracker, _LineTracker)]
         if under_way:
             self._tell([tracker for tracker in under_way if tracker.moved] or under_way[:1], so_far=True)
@@ -240,7 +240,7 @@ class LinePrinter(Progress):
 
 
 class _LineTracker(Tracker):
-    """A tracker that knows what was last told of it."""
+    """A tracker that knows what was last printed about it."""
 
     told: tuple[object, ...] = ()
 
@@ -251,7 +251,7 @@ class _LineTracker(Tracker):
 
     @property
     def moved(self) -> bool:
-        """True if its line tells something new."""
+        """True if its line has changed."""
         return self.told != self.facts
 
 

@@ -59,12 +59,12 @@ class Record(BaseModel):
             first = fault.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the file"
             raise StorageError(
-                f"reading {path} as a {cls.__name__} failed: {where}: {first['msg']}; delete the file to make it anew"
+                f"reading {path} as a {cls.__name__} failed: {where}: {first['msg']}; delete the file to make it again"
             ) from None
 
 
 class Described(Record):
-    """A record that users write: the text below a field tells what it means, here and in the docs."""
+    """A record that users write: the text below a field explains it, here and in the docs."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -149,7 +149,7 @@ def _carry_over(folder: Path, into: Path, ours: Collection[str]) -> None:
         if str(name) in ours or (path.is_dir() and not path.is_symlink()):
             continue
         if os.path.lexists(into / name):
-            raise StorageError(f"{path}: got a file that was not written here, expected none of that name; move it away")
+            raise StorageError(f"{path}: got a file that genet did not write, expected none of that name; move it away")
         (into / name).parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(path, into / name, follow_symlinks=False)
@@ -182,7 +182,7 @@ def read_checked(path: Path) -> bytes:
 
 
 def read_from_elsewhere(path: Path) -> bytes:
-    """Read a file of any origin: checked if its checksum lies beside it."""
+    """Read a file of any origin; check it if its checksum is beside it."""
     return read_checked(path) if _checksum_file(path).exists() else read_bytes(path)
 
 
@@ -251,7 +251,7 @@ class Journal:
 
     @property
     def _refusal(self) -> str:
-        return f"{self.path}: one writer at a time may append, and another process does; wait for it"
+        return f"{self.path}: another process is appending to it, expected one writer at a time; wait for it to end"
 
     @staticmethod
     def _cut_torn_line(handle: int) -> int:
@@ -298,7 +298,7 @@ class FolderLock:
             try:
                 _lock(
                     self._handle,
-                    f"{self._folder}: one process at a time may work in a folder, and another does; wait for it, or give another",
+                    f"{self._folder}: another process is working in it, expected one at a time; wait for it, or give another",
                 )
             except BaseException:
                 os.close(self._handle)
@@ -367,7 +367,7 @@ def _lock(handle: int, refusal: str, waiting: Callable[[str], None] | None = Non
         if waiting is None or waited > PATIENCE_S:
             raise RunError(refusal)
         if waited >= QUIET_S and not reported:
-            waiting(f"  {refusal.partition(';')[0]}: waiting for it, for {PATIENCE_S:.0f} s at most")
+            waiting(f"  {refusal.partition(', expected')[0]}: waiting for up to {PATIENCE_S:.0f} s")
             reported = True
         time.sleep(0.01)
 
@@ -382,7 +382,7 @@ def _explained(path: Path) -> Iterator[None]:
             free = shutil.disk_usage(next(folder for folder in path.absolute().parents if folder.exists())).free / 2**20
             why = f"{path}: the disk is full ({free:.1f} MiB free); free some space and give the same command again"
             raise StorageError(why) from None
-        raise StorageError(f"{path}: cannot be written ({fault.strerror}); choose another place or change its rights") from None
+        raise StorageError(f"{path}: cannot be written ({fault.strerror}); choose another or change its permissions") from None
 
 
 def _sync_folder(folder: Path) -> None:

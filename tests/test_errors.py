@@ -32,14 +32,14 @@ def misfit(state: dict[str, object]) -> str:
 def test_weights_that_do_not_fit_are_named_with_the_likely_reason() -> None:
     weights = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 5)).state_dict()
     law = "the state_dict does not fit: "
-    assert misfit(weights) == f"{law}has 1.weight of [5, 3] for [4, 3], 1.bias of [5] for [4]"
+    assert misfit(weights) == f"{law}has 1.weight of size [5, 3] instead of [4, 3], 1.bias of size [5] instead of [4]"
     assert misfit({"model": weights, "epoch": 3}) == (
-        f"{law}it lacks 0.weight, 0.bias, 1.weight and 1 more and has model, epoch besides; the weights are under ['model']"
+        f"{law}it lacks 0.weight, 0.bias, 1.weight and 1 more and has model, epoch in addition; the weights are under ['model']"
     )
     parallel = {f"module.{name}": torch.zeros(1) for name in weights}
     assert misfit(parallel).endswith(
-        "has module.0.weight, module.0.bias, module.1.weight and 1 more besides; take module. off the names, which DataParallel "
-        "put there"
+        "has module.0.weight, module.0.bias, module.1.weight and 1 more in addition; remove module. from the names, which "
+        "DataParallel added"
     )
 
 

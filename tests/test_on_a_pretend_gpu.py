@@ -252,7 +252,7 @@ def test_a_lost_device_is_one_line_and_the_training_goes_on_later(digits: Splits
 
     with pretend_gpu(half=False):
         lost = _hooked(gone, RuntimeError("CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be"))
-        with pytest.raises(LostDeviceError, match=r"stopped answering.*the same command goes on from the last checkpoint"):
+        with pytest.raises(LostDeviceError, match=r"stopped answering.*the same command resumes from the last checkpoint"):
             train(lost, TrainingInputs(images, PLAIN, 16, 0), Execution(CUDA, checkpoint=checkpoint))
         found = trained(images, PLAIN, CUDA, checkpoint=checkpoint)
         assert differing(found, trained(images, PLAIN, CUDA)) == []

@@ -124,7 +124,7 @@ def test_work_in_parts_is_told_when_nothing_else_was_and_only_what_has_moved() -
 def test_no_line_is_wider_than_the_console_and_a_progress_line_keeps_its_count_and_the_start_of_its_remark() -> None:
     printed = io.StringIO()
     printer = LinePrinter(Console(file=printed, width=80), every_s=0.05)
-    printer.say("  distill took 27 s, expected 28 s; the rest takes about 5 min 6 s by the pace so far: select 19 s, race 9 s")
+    printer.say("  distill took 27 s, expected 28 s; at this pace the rest takes about 5 min 6 s: select 19 s, race 9 s")
     with printer.track("known designs, each scaled to every budget", 5) as tracker:
         tracker.advance()
         tracker.now("genet at 24 pixels, certified for 0.8x, " + "one more remark, " * 3)
@@ -135,8 +135,8 @@ def test_no_line_is_wider_than_the_console_and_a_progress_line_keeps_its_count_a
     lines = printed.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[:3] == [
-        "  distill took 27 s, expected 28 s; the rest takes about 5 min 6 s by the pace",
-        "    so far: select 19 s, race 9 s",
+        "  distill took 27 s, expected 28 s; at this pace the rest takes about 5 min 6 s:",
+        "    select 19 s, race 9 s",
         "  known designs, each scaled to every budget: 0/5, starting",
     ]
     assert lines[3].startswith("  known designs: 1/5, ")

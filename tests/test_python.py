@@ -64,7 +64,7 @@ def test_the_examples_of_the_page_run(finished: RunFolder, tmp_path: Path, monke
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"got no recipe\.yaml in it, expected a run folder"):
+    with pytest.raises(RunError, match=r"got a folder without recipe\.yaml, expected a run folder"):
         genet.Run(tmp_path)
 
 
@@ -77,7 +77,7 @@ def test_a_budget_finds_its_exports_in_any_form_and_one_that_is_none_is_told_tho
     assert {form: exports[form] for form in same} == same
     with pytest.raises(RunError, match=r"got budget 5x, expected one of 2x; genet\.design\(folder=.*, budget='5x'\)"):
         exports["5x"]
-    with pytest.raises(RunError, match=r"got budget 0\.000001, expected one of 2x; run\.shortfalls tells why"):
+    with pytest.raises(RunError, match=r"got budget 0\.000001, expected one of 2x; see run\.shortfalls for the reason"):
         exports["0.000001"]
     with pytest.raises(RunError, match=r"got budget fast, expected one of 2x; a budget is 5ms"):
         exports["fast"]

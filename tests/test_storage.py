@@ -507,9 +507,7 @@ sys.stdin.read()
 def test_a_second_writer_of_a_journal_is_refused_and_readers_are_not(tmp_path: Path) -> None:
     journal = journal_of(tmp_path / "journal", *THREE)
     with holding(HOLD_JOURNAL, journal.path):
-        with pytest.raises(
-            RunError, match=re.escape(f"{journal.path}: one writer at a time may append, and another process does")
-        ):
+        with pytest.raises(RunError, match=re.escape(f"{journal.path}: another process is appending to it")):
             journal.append({"trial": 4})
         assert list(journal.read().records) == THREE
     journal.append({"trial": 4})
@@ -559,9 +557,7 @@ def test_an_append_to_a_shared_journal_waits_for_the_other_writer_and_its_lock_g
             holder.kill()
 
         Journal(journal.path, waiting).append({"trial": 4})
-    assert said == [
-        f"  {journal.path}: one writer at a time may append, and another process does: waiting for it, for 60 s at most"
-    ]
+    assert said == [f"  {journal.path}: another process is appending to it: waiting for up to 60 s"]
     assert list(journal.read().records) == [*THREE, {"trial": 4}]
 
 
@@ -570,7 +566,7 @@ def test_an_append_to_a_shared_journal_gives_up_on_a_writer_that_never_ends(
 ) -> None:
     monkeypatch.setattr(genet.storage, "PATIENCE_S", 0.05)
     journal, said = journal_of(tmp_path / "journal", *THREE), list[str]()
-    with holding(HOLD_JOURNAL, journal.path), pytest.raises(RunError, match="one writer at a time may append"):
+    with holding(HOLD_JOURNAL, journal.path), pytest.raises(RunError, match="another process is appending to it"):
         Journal(journal.path, said.append).append({"trial": 4})
     assert (said, list(journal.read().records)) == ([], THREE)
 
@@ -648,7 +644,7 @@ with FolderLock(Path(sys.argv[1])):
 
 
 def test_a_second_process_is_refused_while_a_run_folder_is_held(tmp_path: Path) -> None:
-    refusal = re.escape(f"{tmp_path / 'run'}: one process at a time may work in a folder, and another does")
+    refusal = re.escape(f"{tmp_path / 'run'}: another process is working in it")
     with holding(HOLD_FOLDER, tmp_path / "run"):
         for _ in range(2):
             with pytest.raises(RunError, match=refusal), FolderLock(tmp_path / "run"):
@@ -707,7 +703,7 @@ def test_a_forked_child_does_not_keep_the_lock_of_its_killed_parent(tmp_path: Pa
     assert parent.stdout is not None
     child = int(parent.stdout.readline())
     try:
-        with pytest.raises(RunError, match="one process at a time"), FolderLock(tmp_path):
+        with pytest.raises(RunError, match="another process is working in it"), FolderLock(tmp_path):
             pass
         parent.kill()
         parent.wait()
