@@ -17,8 +17,8 @@ from genet.cli.parser_studies import add_studies
 WIDTH = 80
 PURPOSE = "Designs convolutional networks for your device and your latency budget."
 EXITS = (
-    "exit codes: 0 done; 2 refused or failed, and the reason is printed; 3 no budget is met: the smallest "
-    "possible one is printed, or that noise prevented a certificate; 130 interrupted, 143 terminated: the same command resumes the work"
+    "exit codes: 0 done; 2 refused or failed, and the reason is printed; 3 no budget is met: the smallest possible one is "
+    "printed, or that noise prevented a certificate; 130 interrupted, 143 terminated: the same command resumes the work"
 )
 GROUPS = {
     "design a network": add_design_commands,

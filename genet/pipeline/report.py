@@ -82,7 +82,7 @@ def short_trainings(job: RunContext) -> dict[str, ShortTraining]:
 
 
 def _exports(files: RunFolder, outcomes: Outcomes | None) -> dict[str, Exports]:
-    """Return what every network that is handed out was exported to, by its name."""
+    """Return what every network that wins a budget was exported to, by its name."""
     rows = [row for outcome in (outcomes.outcomes if outcomes else ()) for row in outcome.exported]
     evidence = {row.name: files.path / row.export / EVIDENCE_FILE for row in rows}
     return {name: Exports.load(file) for name, file in evidence.items() if file.exists()}

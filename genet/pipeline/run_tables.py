@@ -64,7 +64,7 @@ class Run:
 
     @property
     def outcomes(self) -> Any:
-        """A row for every budget that is met: the network handed out, its latency and accuracy, and the folder of its exports."""
+        """A row for every budget that is met: the winner, its latency and accuracy, and the folder of its exports."""
         rows = self._results.outcomes
         return _table(
             {**row.model_dump(mode="json", exclude={"known", "best_searched"}), "folder": str(self.folder / row.export)}

@@ -38,7 +38,7 @@ from genet.trials.results import TrialResult, additivity
 
 
 class NetworkCard(NamedTuple):
-    """A network that is handed out: its row, its drawing, and what it was exported to."""
+    """A network that wins a budget: its row, its drawing, and what it was exported to."""
 
     row: RacedNetwork
     drawing: str
@@ -142,7 +142,7 @@ class Use(NamedTuple):
 
 
 def uses(report: ReportData) -> tuple[Use, ...]:
-    """Return the MasterNet and every network that is handed out or selected, and measured; empty without the device's roof."""
+    """Return the MasterNet and every network that wins a budget or is selected, and measured; empty without the device's roof."""
     if report.roof is None or report.selection is None:
         return ()
     masternet, ms = str(report.recipe.space.masternet(report.recipe.search_resolution)), report.selection.masternet_ms_per_image

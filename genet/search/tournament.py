@@ -87,9 +87,9 @@ class Standing(Record):
 def tournament_rounds(designs: int, schedule: Schedule) -> tuple[tuple[int, Schedule], ...]:
     """Return how many designs take part in each round, and how they are trained; no round if there is but one.
 
-    The first has half the epochs of a short training; then the best third goes on, trained for twice as long, until three or fewer
-    are left. Three or fewer in the beginning have one round, of short trainings. A round as long as the one before would repeat its
-    trainings, so both are one.
+    The first round has half the epochs of a short training. Then the best third goes on, trained for twice as long, until three
+    or fewer are left. If there are no more than three from the start, they have one round of short trainings. A round as long as
+    the one before would repeat its trainings, so both are one.
     """
     sizes = [designs]
     while sizes[-1] > LAST:
