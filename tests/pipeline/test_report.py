@@ -43,8 +43,8 @@ def test_of_all_trainings_the_short_ones_of_who_races_are_shown_with_whose_they_
         joint=(JointTrial(network="joint", budget=BUDGET),),
         promoted=(),
     ).save(run.entrants)
-    trainings = [("searched", 2, 0, 0.5), ("searched", 10, 0, 0.9), ("known", 2, 0, 0.6), ("known", 2, 1, 0.7)]
-    trainings += [("joint", 2, 0, 0.4), ("stranger", 2, 0, 0.8), ("failed", 2, 0, None)]
+    trainings = [("searched", 4, 0, 0.5), ("searched", 10, 0, 0.9), ("known", 4, 0, 0.6), ("known", 4, 1, 0.7)]
+    trainings += [("joint", 4, 0, 0.4), ("stranger", 4, 0, 0.8), ("failed", 4, 0, None)]
     for network, epochs, repeat, held_out in trainings:
         id = digest(f"{network}/{epochs}/{repeat}")
         line = FinishedTraining(id=id, name=f"tiny-{network}", network=network, epochs=epochs, repeat=repeat, held_out=held_out)
