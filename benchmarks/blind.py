@@ -1,6 +1,6 @@
 """A blind test: twenty new networks of one latency, predicted by what a finished search knows, and then trained.
 
-    python benchmarks/blind.py --data CIFAR10 --study whole-0      half an hour on two cores, after budgets.py --study whole-0
+    python benchmarks/blind.py --data CIFAR10 --study whole-0      an hour on two cores, after budgets.py --study whole-0
 
 The prediction is that of the joint trials: the surrogate, fitted to the short trainings of the search's journal. The networks are
 random ones of its space within a tenth below 0.6x, by predicted latency, that the search neither trained nor proposed. They are
@@ -27,13 +27,14 @@ from genet.config.recipe import Recipe
 from genet.pipeline.context import read_run
 from genet.pipeline.search_state import SearchState
 from genet.search.candidates import fits, near_budget, pool_of
-from genet.search.race import short_training
+from genet.search.race import SHORT, short_training
 from genet.search.surrogate import fit_surrogate, score
 from genet.statistics import kendall, spearman
 from genet.storage import Journal, Record, write_atomic
 
 COUNT, BUDGET, SEED = 20, Budget.parse("0.6x"), 2026
 SHARES = (0.2, 0.4)  # of the epochs, of short trainings that are compared
+SHORT_OF = {"whole-0": 0.2}  # of the short trainings of studies that were made when they had another share of the epochs
 
 
 class Prediction(Record):
@@ -47,11 +48,11 @@ class Prediction(Record):
     parameters: int
 
 
-def predictions(recipe: Recipe, folder: Path, journal: Journal) -> list[Prediction]:
-    """Draw the networks, and predict each by the short trainings in the journal of the race."""
+def predictions(recipe: Recipe, folder: Path, journal: Journal, short: int) -> list[Prediction]:
+    """Draw the networks, and predict each by the trainings of so many epochs in the journal of the race."""
     job = read_run(folder, progress())
     state = SearchState(job, job.table)
-    budget_ms, short = state.limit_ms(BUDGET), short_training(recipe.train).epochs
+    budget_ms = state.limit_ms(BUDGET)
     reached: dict[Network, list[float]] = {}
     for line in journal.read().records:
         network = read_notation(line["network"], "network")
@@ -130,7 +131,9 @@ def main() -> None:
     recipe = recipe_of(arguments.study, arguments.data, work)
     written = results / "predictions.json"
     if not written.exists():
-        said = predictions(recipe, work / "search", Journal(RESULTS / arguments.study / "search-race.jsonl"))
+        short_epochs = short_training(recipe.train, SHORT_OF.get(arguments.study, SHORT)).epochs
+        journal = Journal(RESULTS / arguments.study / "search-race.jsonl")
+        said = predictions(recipe, work / "search", journal, short_epochs)
         write_atomic(written, json.dumps([each.model_dump() for each in said], indent=1).encode())
     said = [Prediction.model_validate(each) for each in json.loads(written.read_text())]
     reached = train_all(recipe, [each.network for each in said], Journal(results / "trained.jsonl"), seeds=1)

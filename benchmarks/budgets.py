@@ -50,7 +50,6 @@ from genet.pipeline.tournament import find_masternet
 from genet.pipeline.train import TrainingSpec, train_by_epochs
 from genet.search.candidates import near_budget
 from genet.search.certificate import Selection
-from genet.search.outcome import TOURNAMENT as TOURNAMENT_COST
 from genet.search.outcome import Outcomes
 from genet.search.race import Entrant, Entrants
 from genet.search.tournament import Tournament
@@ -63,7 +62,7 @@ from genet.trials.runners.runner import Runner
 RESULTS = HERE / "results" / "budgets"
 BUDGETS = tuple(map(Budget.parse, ("0.8x", "0.6x", "0.4x")))
 SEEDS, FIRST_SEED = 3, 100  # seeds that no race has used
-PER_NETWORK = 0.8  # full trainings that a network of a race costs on average: all short, a third fully, some twice
+PER_NETWORK = 1.05  # full trainings that a network of a race costs on average: all short, a third fully, some twice
 RANDOM, TOURNAMENT = "random search, the same race", "the tournament alone"
 
 
@@ -146,10 +145,10 @@ def copied(folder: Path, into: Path) -> None:
             shutil.copytree(folder, copy, ignore=without, dirs_exist_ok=True)
 
 
-def random_search(recipe: Recipe, base: Path, folder: Path, rival: Outcomes) -> Outcomes:
-    """The same race among random networks of the space, as many as cost what a search has cost."""
+def random_search(recipe: Recipe, base: Path, folder: Path, trainings: float) -> Outcomes:
+    """The same race among random networks of the space, as many as the given cost allows."""
     copied(base, folder)
-    timed, trainings = folder.with_name("search") / "latency.jsonl", rival.trainings - rival.cost.get(TOURNAMENT_COST, 0.0)
+    timed = folder.with_name("search") / "latency.jsonl"
     if timed.exists() and not (folder / "entrants.json").exists():  # known designs among it, which are not timed again
         shutil.copyfile(timed, folder / timed.name)
     with open_run(folder, progress(), recipe.model_copy(update={"search": Search(joint_trials=0)})) as job:
@@ -170,7 +169,7 @@ def random_entrants(job: RunContext, budget: Budget, count: int) -> Iterator[Ent
     """Random networks of the space that are certified within a budget, and less than a tenth below it."""
     state, limit, resolution = SearchState(job, job.table), budget.amount, job.recipe.search_resolution
     offered, limit_ms = state.choice_tables(resolution), state.limit_ms(budget)
-    rng = np.random.default_rng(int(100 * limit))
+    rng = np.random.default_rng([job.recipe.seed, int(100 * limit)])
     near = near_budget(offered, limit_ms, rng)
     for place in rng.permutation(len(near)):
         if offered.predict(near[place]).ms <= 0.9 * limit_ms:
@@ -217,12 +216,19 @@ def selected(recipe: Recipe, folder: Path) -> Path:
     return folder
 
 
+def tournament_cost(recipe: Recipe, results: Path) -> float:
+    """What the tournament of a search cost, in full trainings; 0 without one."""
+    if recipe.space.masternets is None:
+        return 0.0
+    held = Tournament.load(results / "search-tournament.json")
+    return sum(each.epochs * len(each.trainings) for each in held.rounds) / recipe.train.epochs
+
+
 def tournament_alone(recipe: Recipe, found: Outcomes, results: Path) -> Iterator[MethodResult]:
     """The tournament's winner, as widely scaled as each budget allows: the search without a trial. None without a tournament."""
     if recipe.space.masternets is None:
         return
-    held = Tournament.load(results / "search-tournament.json")
-    cost = sum(each.epochs * len(each.trainings) for each in held.rounds) / recipe.train.epochs
+    held, cost = Tournament.load(results / "search-tournament.json"), tournament_cost(recipe, results)
     assert held.won is not None  # its search is over
     scaled = [each for each in Entrants.load(results / "search-entrants.json").entrants if each.design == held.won.design]
     for entrant in {each.budget: each for each in sorted(scaled, key=lambda each: each.macs)}.values():
@@ -332,8 +338,9 @@ def main() -> None:
     found = once("search", lambda folder: race(recipe, selected(recipe, own), folder))
     earlier = work / "search"  # whose trainings count, if it started from the same MasterNet
     shared = study.masternets is None and earlier.exists()
+    left = found.trainings - tournament_cost(recipe, results)
     ways: dict[str, Callable[[], Outcomes]] = {
-        RANDOM: lambda: once("random", lambda folder: random_search(recipe, selected(recipe, own), folder, found)),
+        RANDOM: lambda: once("random", lambda folder: random_search(recipe, selected(recipe, own), folder, left)),
         study.single: lambda: once("single", lambda folder: race(less, earlier if shared else selected(less, base), folder)),
     }
     selection, journal, others = Selection.load(results / "search-selection.json"), Journal(results / "trained.jsonl"), {}

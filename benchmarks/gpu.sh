@@ -2,7 +2,7 @@
 # GPU evidence within the few minutes that a borrowed machine with an NVIDIA GPU and no network gives.
 #
 #     benchmarks/gpu.sh evidence [FOLDER]     latencies, staircases, predictions, the papers' figures; at most 330 s
-#     benchmarks/gpu.sh job [FOLDER]          a whole search on CIFAR-10, raced against known designs; at most 420 s
+#     benchmarks/gpu.sh job [FOLDER]          a whole search on CIFAR-10, with its race; at most 420 s
 #
 # Each part has a limit of its own (gpu/plan.py has them in their order). Whatever happens, one archive of at most 16 MiB,
 # genet-gpu-COMMAND.tar.gz, ends in the folder that $OUT names (default: the current one); it is renewed while a part runs, so that

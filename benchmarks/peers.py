@@ -250,7 +250,7 @@ def main() -> None:
     recipe, work = study.recipe, arguments.work / arguments.study
     base, once = study.work / "base", partial(ended, study.work, study.raced)
     found = once("search", lambda folder: race(recipe, selected(recipe, base), folder))
-    drawn = once("random", lambda folder: random_search(recipe, selected(recipe, base), folder, found))
+    drawn = once("random", lambda folder: random_search(recipe, selected(recipe, base), folder, found.trainings))
     raced = {"search": found, "random": drawn}
     reads = recipe.space.input
     image = Input(channels=reads.channels, classes=reads.classes, resolution=recipe.search_resolution)

@@ -105,6 +105,11 @@ def check_utf8(text: str) -> str:
     return text
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun, in the plural unless it is one."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def quoted(path: Path) -> str:
     """Return a path as one types it into a shell."""
     text = str(path)

@@ -329,7 +329,7 @@ def search(folder: Path) -> Lines:
     alone = (
         []
         if any(outcome["known"] for outcome in found["outcomes"])
-        else ["No known design was within a budget: none had a rival."]
+        else ["No known design was within a budget, so no winner had a rival."]
     )
     return [*alone, *as_table(head, rows), masternet, cost, ""]
 

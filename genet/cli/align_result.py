@@ -54,7 +54,7 @@ class Destination:
 
     @property
     def network(self) -> Path | None:
-        """The folder of the network before it is trained on."""
+        """The folder of the network before it is trained further."""
         return self.folder / CUT if self.folder and self.recipe else self.folder
 
     def earlier(self) -> Answer | None:

@@ -21,7 +21,7 @@ from genet.device import check_threads, open_device
 from genet.errors import DeviceError, EvidenceError, GenetError, SpecError
 from genet.latency.evidence import read_evidence
 from genet.latency.staircase.space_sweeps import expected_rows
-from genet.names import some_of
+from genet.names import counted, some_of
 from genet.pipeline.context import check_designs
 from genet.pipeline.reach import BudgetOutlook, estimated_outlooks, outlooks, recorded_outlooks
 from genet.pipeline.run_folder import RunFolder, default_folder
@@ -161,7 +161,7 @@ def _image_counts(recipe: Recipe | TrainingRecipe, images: Inventory | None) -> 
     notes += [f"classes too small to hold out an image for the search: {some_of(unheld)}"] if unheld else []
     if held_out < TELLING:
         notes.append(
-            f"with only {held_out} images held out, accuracies have a standard error of up to "
+            f"with only {counted(held_out, 'image')} held out, accuracies have a standard error of up to "
             f"{50 / math.sqrt(held_out):.0f} points"
         )
     if isinstance(recipe, Recipe):
@@ -202,7 +202,7 @@ def _expected_time(recipe: Recipe, images: Inventory, macs: int) -> str:
     pace = measure_pace(recipe, splits, device, few)
     spent = training_seconds(recipe, splits.train.size, pace)
     count = steps_per_epoch(schedule, splits.train.size)
-    steps = f"{schedule.epochs} epochs of {count} step{'s' * (count != 1)}"
+    steps = f"{schedule.epochs} epochs of {counted(count, 'step')}"
     timed = f"{pace.batch} images" if few == schedule.batch else f"{pace.batch} images (of a batch of {schedule.batch})"
     parts = [f"a full training {duration(spent['full'])} ({steps})", f"the MasterNet's {duration(spent['master'])}"]
     parts += [f"the tournament {duration(spent['tournament'])}"] if recipe.space.masternets else []

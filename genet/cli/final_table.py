@@ -69,7 +69,7 @@ def _print_networks(found: Outcomes, folder: Path) -> None:
     for outcome in found.outcomes:
         for row in outcome.exported:
             rows.setdefault(row.name, row)
-            role = "chosen" if row.name == outcome.name else "best of the search"
+            role = "winner" if row.name == outcome.name else "best of the search"
             roles.setdefault(row.name, {}).setdefault(role, []).append(str(outcome.budget))
     for name, row in rows.items():
         place = folder / "networks" / name
@@ -121,7 +121,7 @@ def _row(row: Outcome, unlearnt: bool) -> list[str]:
     if row.searched:
         rival = f"{row.known.design}\n{_test(row.known)}" if row.known else "no known design"
     else:
-        rival = f"best found\n{_test(row.best_searched)}" if row.best_searched else "none of the\nsearch"
+        rival = f"of the search\n{_test(row.best_searched)}" if row.best_searched else "none of the\nsearch"
     return [
         row.name,
         _budget(row.budget) + (f"\n{row.budget_ms_per_image:.4f}" if row.budget.relative else ""),

@@ -15,7 +15,7 @@ from genet.config.reader import shipped_files
 from genet.config.recipe import Measure
 from genet.config.yaml_tree import edited
 from genet.errors import RunError
-from genet.names import printable, quoted
+from genet.names import counted, printable, quoted
 from genet.pipeline.init_rules import RecipeChoice, budget_choice
 from genet.pipeline.reach import outlooks
 from genet.progress import wrapped
@@ -72,7 +72,7 @@ def _choices(arguments: argparse.Namespace, recipe: Path) -> list[RecipeChoice]:
 
 def _serving_choice(measure: Measure, given: Sequence[str]) -> list[RecipeChoice]:
     """Return the choice of runtime, batch and threads, as far as they are given."""
-    threads = f"with {measure.threads} thread{'s' * (measure.threads != 1)}"
+    threads = f"with {counted(measure.threads or 0, 'thread')}"
     in_words = {"runtime": f"by {measure.runtime}", "batch": f"at batch {measure.batch}", "threads": threads}
     values = {f"measure.{name}": str(getattr(measure, name)) for name in given}
     return [RecipeChoice("served", " ".join(in_words[name] for name in given), values)] if given else []

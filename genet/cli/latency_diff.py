@@ -29,8 +29,8 @@ def _print_difference(found: Difference) -> None:
         print(f"  {name}: {before} -> {after}")
     moved = [row for row in found.rows if abs(math.log(row.after_ms / row.before_ms)) > found.floor]
     print(
-        f"  {len(found.rows)} rows in both: {len(moved)} changed by more than the {found.floor:.1%} that noise "
-        f"explains, median change {_median_change(found):+.1%}; {found.only_before} rows only in the first, "
+        f"  {len(found.rows)} rows in both, median change {_median_change(found):+.1%}: {len(moved)} changed by more than the "
+        f"{found.floor:.1%} that noise explains; {found.only_before} rows only in the first, "
         f"{found.only_after} only in the second"
     )
     if moved:

@@ -31,7 +31,7 @@ def calibrated(meter: Meter, calibrations: list[str]) -> Meter:
         return meter
     if not isinstance(meter, EstimateMeter):
         raise EvidenceError(
-            "--calibrate: got a device of this machine, which is measured, expected --device estimate:GPU; leave one of them out"
+            "--calibrate: got a device of this machine, which is measured, expected --device estimate:GPU; leave --calibrate out"
         )
     files = [text for text in calibrations if Path(text).is_file()]
     if len(files) > 1:

@@ -108,8 +108,8 @@ def add_align(add: Add) -> argparse.ArgumentParser:
     align.add_argument(
         "--pruned",
         metavar="FILE",
-        help="YAML file with the widths of a pruning method, as 'name: mine' and 'widths: {LAYER: CHANNELS, ...}'; or "
-        "hrank-vgg16",
+        help="YAML file with the widths of a pruning method, as 'name: mine' and 'widths: {LAYER: CHANNELS, ...}'; or a name: "
+        "hrank-vgg16, hrank-resnet56, sfp30-resnet56, sfp40-resnet56",
     )
     align.add_argument(
         "--criterion",

@@ -17,7 +17,7 @@ def add_studies(add: Add) -> None:
 
 def _add_survey(add: Add) -> None:
     survey = add("survey", "measure how well networks use a device, and find those that no other beats")
-    survey.add_argument("networks", nargs="*", metavar="NETWORK", help=f"{NETWORK}, or a pattern of those: 'timm:resnet*'")
+    survey.add_argument("networks", nargs="*", metavar="NETWORK", help=f"{NETWORK}, or a pattern of timm models: 'timm:resnet*'")
     survey.add_argument("--preset", choices=("paper",), help="the networks of the utilization paper's survey")
     survey.add_argument(
         "--from", dest="csv_from", metavar="CSV", type=Path, help="read a survey from this table instead of measuring"

@@ -25,6 +25,7 @@ from genet.latency.report import report_latency
 from genet.latency.table import Setting
 from genet.latency.timing.meter import MOST_IMAGES, DeviceMeter, Meter, meter_of
 from genet.latency.workload import BLOCK, Workload, read_workload
+from genet.names import counted
 from genet.report.page import render
 from genet.storage import Record, write_atomic
 from genet.studies.figures import cloud_info, draw_clouds, draw_roofline, draw_shades
@@ -142,7 +143,8 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if arguments.roofline and (len(arguments.networks) != 1 or arguments.preset):
         faults.append(
-            f"--roofline: got {len(arguments.networks)} networks, expected one, whose layers are drawn, without --preset"
+            f"--roofline: got {'--preset' if arguments.preset else counted(len(arguments.networks), 'network')}, "
+            "expected one network, whose layers are drawn"
         )
     if faults:
         raise SpecError(faults)

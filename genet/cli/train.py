@@ -47,8 +47,9 @@ def run(arguments: argparse.Namespace) -> Answer:
         options = {"into": arguments.into, "data": arguments.data, "device": arguments.device, "from": arguments.start}
         given = [f"--{name}" for name, value in options.items() if value]
         if given:
+            remedy = f"leave {'it' if len(given) == 1 else 'them'} out"
             raise GenetError(
-                f"{' and '.join(given)}: got {arguments.what}, which is a run, expected a network with --recipe; leave them out"
+                f"{' and '.join(given)}: got {arguments.what}, which is a run, expected a network with --recipe; {remedy}"
             )
         return _train_run(Path(arguments.what), arguments.network, world)
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+from genet.names import counted
 from genet.storage import Derived, Record
 
 EVIDENCE_FILE = "exports.json"
@@ -35,7 +36,7 @@ class ExportLatencies(Record):
     @property
     def setting(self) -> str:
         """Name everything that the latencies depend on besides the formats."""
-        threads = f", {self.threads} thread{'s' * (self.threads != 1)}" if self.threads else ""
+        threads = f", {counted(self.threads, 'thread')}" if self.threads else ""
         return f"{self.device}{threads}, batch {self.batch}, fp32 images, each format as it is loaded"
 
     def of(self, form: str) -> FormatLatency | None:

@@ -25,6 +25,7 @@ from genet.config.recipe import Dtype, Measure, MemoryFormat, Runtime
 from genet.device import DeviceCard
 from genet.errors import EvidenceError
 from genet.latency.workload import read_blocks
+from genet.names import counted
 from genet.storage import Journal, Record, digest
 
 MIXED = "TF32 convolutions, IEEE linear layers"  # as torch serves it by default, and `fp32_as_served` pins it
@@ -79,7 +80,7 @@ class Setting(Record):
         software = [f"{package} {version}" for package, version in versions if version]
         name = device.name
         if device.kind == "cpu" and device.processors is not None:
-            name += f", {device.processors} thread{'s' * (device.processors != 1)}"
+            name += f", {counted(device.processors, 'thread')}"
         return ", ".join([name, f"batch {self.batch}", self.dtype, self.memory_format.replace("_", " "), self.runtime, *software])
 
 

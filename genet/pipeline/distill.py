@@ -10,7 +10,7 @@ from genet.device import give_back_memory
 from genet.errors import EvidenceError, RunError
 from genet.latency.staircase.space_sweeps import Staircases
 from genet.models.weights import load_weights
-from genet.names import damaged_lines, quoted
+from genet.names import counted, damaged_lines, quoted
 from genet.pipeline.context import RunContext
 from genet.pipeline.master import anew_with, master_schedule
 from genet.progress import Tracker, WorkItem, duration
@@ -27,6 +27,7 @@ from genet.trials.runners.runner import Runner, run_trials
 from genet.trials.work import FineTune
 
 PACE_EVERY_S = 2.0
+AS_THEY_ARE = "its weights were taken as they are (master.epochs and master.learning_rate train them further)"
 PRICE = (  # of going on although the MasterNet has learnt nothing
     "its trials say little, so networks are chosen almost blindly, and full trainings may learn nothing either, "
     "at the cost of a whole search"
@@ -76,11 +77,11 @@ def run_planned_trials(
         opened = runner(job.recipe.measure.device if job.recipe.measure.here else "auto")
         work = FineTune(trial_context(job), str(job.device))
         with _show_progress(job, planned, missing, results, opened.workers) as tell:
-            expected = "for a time that is not known yet"
+            expected = "expected time not known yet"
             if opened.speed:
                 expected = f"about {duration(expected_seconds(work.context, missing, job.device) / opened.speed)}"
             give_back_memory(job.device)
-            job.progress.say(f"  {len(missing)} trials to run, {opened.workers} at a time, {expected}")
+            job.progress.say(f"  {counted(len(missing), 'trial')} to run, {opened.workers} at a time, {expected}")
             run_trials(groups(missing, opened.workers), job.folder.trials, opened, work, tell)
     found = _results_of(job, planned)
     _report_missing(job, planned, found)
@@ -96,7 +97,7 @@ def _check_learnt(job: RunContext, any_master: bool) -> None:
     elif why:
         schedule = master_schedule(job.recipe)
         losses = [loss for _, loss, _ in master.curve]
-        cause, change = remedy(losses, schedule, classes) if schedule else ("its weights were taken as they are", "")
+        cause, change = remedy(losses, schedule, classes) if schedule else (AS_THEY_ARE, "")
         command = anew_with(job, change) if change else f"genet check {quoted(job.folder.recipe_file)}"
         raise EvidenceError(
             f"the MasterNet has learnt nothing: {why}; {cause}, unless the augmentation hides what tells the classes "
@@ -223,5 +224,7 @@ def _report_missing(job: RunContext, planned: Sequence[Trial], found: Sequence[T
         kinds = sorted({str(r.failure.kind) for r in found if r.index == standing.index and r.failure})
         if kinds:
             left = sum(r.index == standing.index and r.failure is None and not (r.control or r.also) for r in found)
-            lacks = f"{left} others succeeded" if left else "none succeeded, so it stays as in the MasterNet"
-            job.progress.say(f"  super-block {standing.index + 1}: {standing.failed} trials failed ({', '.join(kinds)}); {lacks}")
+            lacks = f"{counted(left, 'other')} succeeded" if left else "none succeeded, so it stays as in the MasterNet"
+            job.progress.say(
+                f"  super-block {standing.index + 1}: {counted(standing.failed, 'trial')} failed ({', '.join(kinds)}); {lacks}"
+            )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from genet.config.recipe import RegressionModel
+from genet.names import counted
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import finished_trials, planned_trials
 from genet.search.fit import fit
@@ -21,7 +22,7 @@ def fit_trials(job: RunContext, model: RegressionModel | None = None) -> Regress
     regression = _fitted(job, model or job.recipe.fit.model)
     missing = len(planned_trials(job)) - len(finished_trials(job))
     if missing:
-        job.progress.say(f"  {missing} planned trials have not run yet; `genet distill RUN` runs them")
+        job.progress.say(f"  {counted(missing, 'planned trial')} left to run; `genet distill RUN` runs them")
     if regression.lacking:
         job.progress.say(f"  too few finished trials of {regression.lacking}: {WITHOUT[regression.model]}")
     regression.save(job.folder.regression)

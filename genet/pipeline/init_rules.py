@@ -15,6 +15,7 @@ from genet.arch.space import SearchSpace, SpaceInput
 from genet.config.augment import SMALL
 from genet.config.budget import Budget, four_digits
 from genet.latency.noise import TOO_NOISY
+from genet.names import counted
 from genet.pipeline.reach import BudgetOutlook
 from genet.search.known_designs import scaled
 from genet.training.inventory import Inventory
@@ -156,7 +157,8 @@ class SettingsForImages:
                 {"data.nas_validation": f"{self.held_out:g}"},
             ),
             RecipeChoice(
-                "batch", f"{self.batch} images per training step, {(count - held_out) // self.batch or 1:,} steps per epoch"
+                "batch",
+                f"{self.batch} images per training step, {counted((count - held_out) // self.batch or 1, 'step')} per epoch",
             ),
             RecipeChoice(
                 "epochs",

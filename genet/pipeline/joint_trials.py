@@ -1,4 +1,4 @@
-"""Rounds of joint trials: brief trainings of whole networks near the budgets, each round chosen by the results so far.
+"""Rounds of joint trials: short trainings of whole networks near the budgets, each round chosen by the results so far.
 
 A joint trial is a short training of the race. Half of them are spread so that they say most about all effects. Then each budget
 in turn gets the network that is best in one sample of the posterior after all short trainings so far, among the neighbours of its
@@ -23,6 +23,7 @@ from genet.arch.space import may_inherit
 from genet.config.budget import Budget
 from genet.errors import MeasurementError
 from genet.latency.profile import FEW, measure_network
+from genet.names import counted
 from genet.pipeline.context import RunContext
 from genet.pipeline.entrants import EntrantFinder
 from genet.pipeline.run_folder import network_name
@@ -40,7 +41,7 @@ TARGET_SHARE = 0.96  # of a budget that joint trials are predicted to take at mo
 ENTRANTS = "short trainings of the entrants"
 
 Train = Callable[[Mapping[str, str], str], Mapping[str, float]]  # names by network, title -> held-out accuracies
-Known = Callable[[Mapping[str, str]], Collection[str]]  # the same names -> those that are trained briefly already
+Known = Callable[[Mapping[str, str]], Collection[str]]  # the same names -> those that have had a short training
 
 
 def run_joint_trials(job: RunContext, found: Entrants, train: Train, trained: Known) -> Entrants:
@@ -108,7 +109,9 @@ class _JointTrials:
         found = search(quotas, self._evidence, self._run_round, self._job.recipe.seed)
         for budget, done in zip(self._near, found, strict=True):
             if done < shares[budget]:
-                self._job.progress.say(f"  only {done} joint trials for {budget}: no other network is near that latency")
+                self._job.progress.say(
+                    f"  only {counted(done, 'joint trial')} for {budget}: no other network is near that latency"
+                )
 
     def _run_round(self, proposals: Sequence[tuple[int, Network]]) -> Evidence[Network]:
         """Save the proposals, so that a later command can resume them, and train them."""
@@ -172,7 +175,7 @@ class _JointTrials:
         return found
 
     def _learn(self, names: Mapping[str, str], title: str) -> None:
-        """Train networks briefly, and keep those that can be compared with the space's."""
+        """Give networks a short training, and keep those that can be compared with the space's."""
         self._reached |= self._train(names, title)
         networks = [read_notation(notation, name) for notation, name in names.items() if notation in self._reached]
         self._networks |= {str(each): each for each in networks if isinstance(each, Network) and self._comparable(each)}

@@ -17,6 +17,7 @@ from genet.latency.staircase.space_sweeps import (
     staircase_sites,
     sweep_blocks,
 )
+from genet.names import counted
 from genet.pipeline.context import RunContext, other_setting, predictor
 from genet.pipeline.master import training_spec
 from genet.pipeline.preflight import Preflight, outlook, preflight
@@ -127,7 +128,7 @@ def _measure(job: RunContext, asked: Iterable[Block], title: str) -> None:
     _say_marked(job, marked)
     failed = [row for block in wanted if (row := job.table.block_row(block)) and row.failure]
     if failed:
-        job.progress.say(f"  {len(failed)} blocks could not be measured and are left out, such as {failed[0].failure}")
+        job.progress.say(f"  {counted(len(failed), 'block')} could not be measured, and left out, such as {failed[0].failure}")
 
 
 def _profile(job: RunContext, wanted: Iterable[Block], tracker: Tracker) -> int:

@@ -37,7 +37,7 @@ UNRACED = {"joint", "promoted_inputs", "not_within"}  # of the entrants' fields:
 
 
 def run_race(job: RunContext, runner: OpenRunner = open_runner) -> Outcomes:
-    """Find the entrants, add the best joint trials, train all briefly and the best fully, and name the winner of each budget.
+    """Find the entrants, add the best joint trials, train all shortly and the best fully, and name each budget's winner.
 
     Joint trials belong to the race: they are its short trainings, and learn from those of the entrants. Finished trainings
     are not repeated; those that failed because of the machine or the images are.

@@ -9,6 +9,7 @@ from genet.errors import EvidenceError, MeasurementError, first_line
 from genet.latency.profile import MANY, measure_network
 from genet.latency.table import NetworkRow
 from genet.latency.trace import structure_cost
+from genet.names import counted
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import OpenRunner
 from genet.pipeline.master import training_spec
@@ -167,8 +168,8 @@ def _run_rounds(job: RunContext, found: Tournament, runner: OpenRunner) -> Tourn
         if lost:
             why = "; ".join(f"{name}: {failure}" for name, failure in lost.items())
             raise EvidenceError(
-                f"the tournament for the MasterNet failed: got no result for {len(lost)} designs ({why}), expected one for "
-                "each; give the same command to try them again, or leave them out of masternets"
+                f"the tournament for the MasterNet failed: got no result for {counted(len(lost), 'design')} ({why}), "
+                "expected one for each; give the same command to try them again, or leave them out of masternets"
             )
         left = ranked(left, {network: line.held_out for (network, _), line in lines.items() if line.held_out is not None})
         if not left:

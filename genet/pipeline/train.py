@@ -301,8 +301,8 @@ def _check_free(folder: Path, spec: TrainingSpec, recipe: TrainingRecipe) -> Non
     if not (any(folder.glob("model.*.checkpoint*")) or (folder / "model.json").exists()):
         if (folder / WEIGHTS_FILE).exists():
             raise RunError(
-                f"{folder}: got weights from elsewhere, expected none, as training starts from scratch; give another --into "
-                "FOLDER"
+                f"{folder}: got weights from elsewhere, expected an empty folder or files of this training; give another "
+                "--into FOLDER"
             )
         file = folder / NETWORK_FILE
         if file.exists() and read_structure(file) != spec.network:

@@ -10,6 +10,7 @@ from genet.config.budget import Budget
 from genet.errors import StorageError
 from genet.latency.noise import TOO_NOISY
 from genet.latency.table import NetworkRow
+from genet.names import counted
 from genet.pipeline.context import RunContext
 from genet.pipeline.search_state import FUTILE, SearchState
 from genet.search.certificate import Selection
@@ -39,7 +40,8 @@ def forget_doubtful(job: RunContext) -> bool:
     doubtful = [row.network for row in rows if _disturbed(row) or _decides_nothing(state, row, undecided)]
     if doubtful:
         job.progress.say(
-            f"  {', '.join(map(str, undecided))} could not be certified before: {len(doubtful)} inconclusive timings are repeated"
+            f"  {', '.join(map(str, undecided))} could not be certified before: repeating "
+            f"{counted(len(doubtful), 'inconclusive timing')}"
         )
         job.table.forget((*doubtful, str(job.reference)))
     return bool(doubtful)

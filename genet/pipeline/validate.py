@@ -8,6 +8,7 @@ from genet.arch.network import Network
 from genet.config.recipe import Schedule
 from genet.errors import EvidenceError, MeasurementError, NonFiniteLossError
 from genet.latency.profile import measure_network
+from genet.names import counted
 from genet.pipeline.context import RunContext
 from genet.pipeline.distill import planned_trials
 from genet.pipeline.master import parent_of, training_spec
@@ -65,7 +66,9 @@ def _accuracies(
     before = {each: trained_before(spec, job.folder.validated(*each)) for each, spec in specs.items()}
     done = sum(schedule.epochs for known in before.values() if known)
     missing = len(wanted) - done // schedule.epochs
-    job.progress.say(f"  {missing} trainings of {schedule.epochs} epochs each to run; those that are finished survive a stop")
+    job.progress.say(
+        f"  {counted(missing, 'training')} of {counted(schedule.epochs, 'epoch')} to run; those that are finished survive a stop"
+    )
     accuracies: dict[str, tuple[float, ...]] = {}
     splits = job.splits.with_view(training_spec(job, job.masternet, schedule).view())
     module = parent.module if parent else None

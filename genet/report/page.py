@@ -130,7 +130,7 @@ def _drawn(row: RacedNetwork) -> str:
 class Use(NamedTuple):
     """One network's use of the device: floating-point operations, FLOP per byte, TFLOP/s, and the share of the roof's.
 
-    `name` is its role in the run: the MasterNet, chosen for a budget, selected for one.
+    `name` is its role in the run: the MasterNet, winner for a budget, selected for one.
     """
 
     name: str
@@ -151,7 +151,7 @@ def uses(report: ReportData) -> tuple[Use, ...]:
         masternet, ms = won.network, won.ms_per_image
     handed_out = report.outcomes.outcomes if report.outcomes else ()
     own = (each for each in handed_out if isinstance(read_notation(each.network, each.name), Network))
-    judged = [(each.network, f"chosen for {each.budget}", each.ms_per_image) for each in own]
+    judged = [(each.network, f"winner for {each.budget}", each.ms_per_image) for each in own]
     judged += [(each.network, f"selected for {each.budget}", each.measured_ms_per_image) for each in report.selection.answers]
     roles, timed = {masternet: ["MasterNet"]}, {masternet: ms}
     for network, role, found in judged:

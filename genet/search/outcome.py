@@ -42,7 +42,7 @@ class TrainedNetwork(Derived):
         if self.nas_images < TELLING or self.nas_accuracy > chance + 2 * error:
             return None
         guessing = math.log(classes)  # the loss of it, with softened labels too
-        loss = f", and its training loss is {self.loss:.4g}, that of guessing {guessing:.3f}" if self.loss is not None else ""
+        loss = f", and its training loss is {self.loss:.4g} (guessing: {guessing:.3f})" if self.loss is not None else ""
         return f"its accuracy is {percent(self.nas_accuracy)}, within two standard errors of chance ({percent(chance)}){loss}"
 
     def why_unlearnt(self, classes: int) -> str | None:
@@ -52,7 +52,7 @@ class TrainedNetwork(Derived):
         """
         guessing = math.log(classes)
         if self.nas_images >= TELLING and self.loss is not None and self.loss > (1 - MOVED) * guessing:
-            return self.why_at_chance(classes) or f"its training loss is {self.loss:.3f}, that of guessing {guessing:.3f}"
+            return self.why_at_chance(classes) or f"its training loss is {self.loss:.3f} (guessing: {guessing:.3f})"
         return self.why_at_chance(classes)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from genet.config.recipe import Schedule
+from genet.names import counted
 
 FEWEST = 3  # epochs of a curve that tells anything
 MOVED = 0.02  # share of the loss of guessing: one that rises by more grew
@@ -28,7 +29,7 @@ def remedy(losses: Sequence[float], schedule: Schedule, classes: int) -> Remedy:
     if len(losses) < FEWEST <= schedule.epochs:
         return Remedy("the cause is not known, as there is no curve of its loss", longer)
     if len(losses) < FEWEST:
-        return Remedy(f"it was trained for only {schedule.epochs} epoch{'s' * (schedule.epochs != 1)}", longer)
+        return Remedy(f"it was trained for only {counted(schedule.epochs, 'epoch')}", longer)
     first, last, worst = losses[0], losses[-1], max(losses)
     course = f"from {first:.4g} to {last:.4g} (guessing: {guessing:.4g})"
     if last < (1 - BY_HEART) * guessing:

@@ -50,7 +50,8 @@ def targets_of(images: Any) -> np.ndarray:
 def check_located(data: Data, input_: Input | SpaceInput) -> str:
     """Return the place of a dataset, and download it if it is one of torchvision's; DataError if it has no place."""
     if data.root is None and not data.name.startswith(DOWNLOADED):
-        raise DataError(f"data.root: got none, expected the folder of {data.name}; give --data FOLDER or set it in the recipe")
+        what = "the images" if data.name == "folder" else data.name
+        raise DataError(f"data.root: got none, expected the folder of {what}; give --data FOLDER or set it in the recipe")
     if data.root and (data.name == "folder" or data.name.startswith(DOWNLOADED)) and not Path(data.root).exists():
         failure = f"{data.root} does not exist, expected the folder of the images"
         raise DataError(f"{failure}; give --data FOLDER, where they are now")

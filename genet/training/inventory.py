@@ -16,7 +16,7 @@ from PIL import Image
 from genet.arch.space import SpaceInput
 from genet.config.recipe import Data
 from genet.errors import DataError
-from genet.names import check_utf8, some_of
+from genet.names import check_utf8, counted, some_of
 from genet.progress import SILENT, Progress
 from genet.storage import Record
 from genet.training.class_folders import FolderReader, in_order
@@ -141,7 +141,7 @@ def _heads(images: Any, place: Path, faults: list[str]) -> list[_Head]:
         except Exception:  # whatever Pillow's readers raise
             broken.append(images.filename(index))
     if broken:
-        failure = f"{len(broken):,} of {count:,} files checked do not open as images, {some_of(broken)}"
+        failure = f"{len(broken):,} of {counted(count, 'file')} cannot be opened as images: {some_of(broken)}"
         faults.append(f"{place}: {failure}; repair or remove them")
     return heads
 

@@ -207,7 +207,11 @@ class TrainingLoop:
             if damaged:
                 self.say(f"  {damaged}: damaged and left out")
             if state or damaged:
-                self.say(f"  resuming after {self.epoch} epochs and {self.step} steps" if state else "  starting from scratch")
+                self.say(
+                    f"  resuming after {self.epoch} epochs and {self.step} steps"
+                    if state
+                    else "  starting again from the first epoch"
+                )
             self.checkpoints.delete_end_notes()
         place = float(self.epoch * self.steps + self.step)
         (places,) = self.world.total(place)

@@ -81,7 +81,7 @@ def test_every_fault_is_told_at_once_those_of_the_recipes_own_images_too(
         "master.from: got ",
         "nowhere.yaml: must be a file that exists",
         "augment.policy: got 'nonsense'",
-        f"{images / 'train'}: 1 of 12 files checked do not open as images, cat/0.png; repair",
+        f"{images / 'train'}: 1 of 12 files cannot be opened as images: cat/0.png; repair",
         f"{images}: got different classes in train and validation",
     )
     assert len(lines) == len(told)

@@ -1,4 +1,4 @@
-"""The last table of a run: every network once, with its fastest file; what was measured too badly to tell anything says so."""
+"""The final table of a run: every network once, with its fastest file; what was measured too badly to tell anything says so."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_network_of_two_budgets_is_listed_once_with_the_fastest_of_its_files(
     Exports(inputs="", network=WON.network, exported=formats, left_out={}, serving=serving).save(evidence)
     print_outcomes(outcomes().model_copy(update={"outcomes": (first, other)}), tmp_path)
     printed = capsys.readouterr().out
-    assert f"\n{WON.name}, chosen for 0.5x and 0.4x\n" in printed
+    assert f"\n{WON.name}, winner for 0.5x and 0.4x\n" in printed
     assert printed.count(WON.network) == printed.count(f"exports: {tmp_path}") == 1
     told = " ".join(printed.split())
     assert "fastest: model.onnx in runtime, 0.1025 ms/image at batch 20 when exported, 0.49x the 0.2100 certified in" in told, (
@@ -138,7 +138,7 @@ def test_the_network_that_a_known_design_is_held_against_is_named_in_the_words_o
     won = row.model_copy(update=dict(KNOWN))
     printed = printed_table(outcomes().model_copy(update={"outcomes": (won,)}), capsys)
     table, below = printed.split("accuracies are ±")
-    assert "best found" in table
+    assert "of the search" in table
     assert f"\n{WON.name}, best of the search for 0.5x\n" in below
 
 

@@ -251,7 +251,7 @@ def test_networks_of_a_run_begin_with_the_masternets_weights_and_those_of_anothe
         (0.10, 2.1, "its accuracy is 10.0%, within two standard errors of chance (10.0%)"),
         (0.1299, 2.1, "within two standard errors of chance"),
         (0.1301, 2.1, None),
-        (0.5, 2.26, "its training loss is 2.260, that of guessing 2.303"),
+        (0.5, 2.26, "its training loss is 2.260 (guessing: 2.303)"),
         (0.5, 2.25, None),
         (0.5, None, None),  # trained elsewhere
     ],

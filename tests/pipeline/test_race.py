@@ -597,7 +597,7 @@ def test_the_last_table_fits_80_columns_and_the_command_repeats_nothing(
     )
 
 
-@pytest.mark.parametrize(("searched", "rival"), [(True, "mobilenetv2"), (False, "best found")])
+@pytest.mark.parametrize(("searched", "rival"), [(True, "mobilenetv2"), (False, "of the search")])
 def test_on_a_narrow_terminal_no_name_is_cut_and_the_best_of_the_other_kind_stands_beside_it(
     raced: RunFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, searched: bool, rival: str
 ) -> None:

@@ -264,7 +264,7 @@ def test_the_report_tells_how_well_the_networks_use_the_device(finished: RunFold
     selection = Selection.load(finished.selection)
     (text,) = re.findall(r'<table id="uses">.*?</table>', finished.report.read_text(), re.S)
     rows = re.findall(r"<tr><td>(.*?)</td><td><code>(.*?)</code></td>.*?>([\d.]+%)</td></tr>", text, re.S)
-    roles = {(each.network, f"chosen for {each.budget}") for each in Outcomes.load(finished.results).outcomes}
+    roles = {(each.network, f"winner for {each.budget}") for each in Outcomes.load(finished.results).outcomes}
     roles |= {(choice.network, f"selected for {choice.budget}") for choice in selection.answers} | {(rows[0][1], "MasterNet")}
     assert {(network, role) for names, network, _ in rows for role in names.split(", ")} == roles
     macs = network_cost(Network.parse(rows[0][1])).macs

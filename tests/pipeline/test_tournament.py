@@ -328,7 +328,7 @@ def test_a_design_whose_worker_or_memory_was_lost_ends_the_round_and_is_trained_
 ) -> None:
     over, recipe, run = without_its_winner(held, tmp_path)
     assert over.won is not None
-    lost = rf"failed: got no result for 1 designs \({over.won.design}.*: {kind}.* give the same command to try them again"
+    lost = rf"failed: got no result for 1 design \({over.won.design}.*: {kind}.* give the same command to try them again"
     with monkeypatch.context() as patch:
         failing(patch, over.won.design, fault=fault)
         with pytest.raises(EvidenceError, match=lost):

@@ -165,7 +165,7 @@ def test_ctrl_c_saves_its_very_step_too_and_going_on_is_told(recipe: Path, tmp_p
         said, _ = process.communicate()
         assert process.returncode == 0
     told = " ".join(said.decode().split())
-    assert "resuming after" in told or "starting from scratch" in told
+    assert "resuming after" in told or "starting again from the first epoch" in told
     assert "checkpoint.other: damaged and left out" in told
 
 

@@ -433,9 +433,9 @@ def test_a_root_that_does_not_exist_is_refused(tmp_path: Path) -> None:
         loaded(tmp_path / "nowhere")
 
 
-@pytest.mark.parametrize("name", ["folder", "hfds/cifar10"])
-def test_a_data_set_without_a_root_says_what_to_give(name: str) -> None:
-    with pytest.raises(DataError, match=f"data.root: got none, expected the folder of {name}; give --data FOLDER"):
+@pytest.mark.parametrize(("name", "what"), [("folder", "the images"), ("hfds/cifar10", "hfds/cifar10")])
+def test_a_data_set_without_a_root_says_what_to_give(name: str, what: str) -> None:
+    with pytest.raises(DataError, match=f"data.root: got none, expected the folder of {what}; give --data FOLDER"):
         load_data(Data(name=name), COLOURED, seed=0)
 
 
