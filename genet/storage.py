@@ -298,7 +298,7 @@ class FolderLock:
             try:
                 _lock(
                     self._handle,
-                    f"{self._folder}: another process is working in it, expected one at a time; wait for it, or give another",
+                    f"{self._folder}: another process is working in it, expected one at a time; wait, or give another folder",
                 )
             except BaseException:
                 os.close(self._handle)

@@ -209,7 +209,7 @@ def _expected_time(recipe: Recipe, images: Inventory, macs: int) -> str:
     race = f"joint trials and race at most {duration(spent['race'])} ({race_cost(recipe):.1f} full trainings)"
     return (
         f"{', '.join(parts)}, {race}; from steps of {timed} timed here: {1e3 * pace.step_s:,.0f} ms each, plus "
-        f"{1e3 * pace.epoch_s:,.0f} ms per epoch; measuring and trials come on top"
+        f"{1e3 * pace.epoch_s:,.0f} ms per epoch; measuring and trials come on top" + (f"; {pace.advice}" if pace.advice else "")
     )
 
 

@@ -44,8 +44,13 @@ def _run_job(recipe: Recipe, folder: Path, arguments: argparse.Namespace) -> Out
     from genet.trials.runners.opening import check_options
 
     check_options(arguments.runner, arguments.workers, arguments.address)
+    files = RunFolder(folder)
+    before = files.recipe().select.budgets if files.results.exists() else ()
+    left = [f"--budget {budget}" for budget in before if budget not in recipe.select.budgets]
     with open_run(folder, progress(), recipe, same_setting=not arguments.remeasure) as job:
         job.progress.say(f"{recipe.name} in {folder}")
+        if left:
+            job.progress.say(f"  final table and report will lack the earlier budgets; add {' '.join(left)} to keep them")
         trials, trainings = partial(trial_runner, arguments), partial(training_runner, arguments)
         return run_job(job, trials, trainings, arguments.any_master)
 

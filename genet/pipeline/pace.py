@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import time
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from genet.training.loop import Execution, TrainingInputs, train
 from genet.training.splits import Splits
 from genet.trials.probe import STEPS_RECORDED
 
+SLOWED = 2.0  # times a step with one thread: then the others wait for cores that other work holds
 PROBE_S = 0.5  # about as long are the shorter of the epochs that are timed, if a step is not longer
 
 
@@ -31,6 +33,18 @@ class Pace:
     epoch_s: float
     step_s: float
     batch: int
+    one_thread_step_s: float | None = None  # of a step with one CPU thread; None if there is no other
+
+    @property
+    def advice(self) -> str:
+        """Say that steps are far faster with one CPU thread, and how to train with it; empty if they are not."""
+        if self.one_thread_step_s is None or self.step_s <= SLOWED * self.one_thread_step_s:
+            return ""
+        return (
+            f"training steps take {1e3 * self.step_s:,.0f} ms with {torch.get_num_threads()} threads and "
+            f"{1e3 * self.one_thread_step_s:,.0f} ms with 1, as other work holds the cores; to train with 1, set "
+            f"OMP_NUM_THREADS=1 before the command, and give --threads {torch.get_num_threads()} to measure latencies as now"
+        )
 
     def training_s(self, schedule: Schedule, images: int) -> float:
         """Return the seconds of a training on so many images; a step of another batch takes in proportion to its images."""
@@ -66,8 +80,16 @@ def measure_pace(recipe: Recipe, splits: Splits, device: torch.device, batch: in
     short = lasted(steps, 2)
     if there == 1:
         return Pace(max(0.0, short[0] - short[1]), 0.0, short[1], batch)
-    long = lasted(2 * steps, 2)
-    return pace_of(short, long, steps, batch)
+    found = pace_of(short, lasted(2 * steps, 2), steps, batch)
+    if device.type != "cpu" or torch.get_num_threads() == 1:
+        return found
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        alone = lasted(1, 2)[1]
+    finally:
+        torch.set_num_threads(threads)
+    return dataclasses.replace(found, one_thread_step_s=alone)
 
 
 def pace_of(short: Sequence[float], long: Sequence[float], steps: int, batch: int) -> Pace:

@@ -66,6 +66,7 @@ class Preflight(Record):
     cost: dict[str, float]  # of each part at most, in full trainings (T), as `Outcomes` counts them
     found: bool  # whether the MasterNet is known; if not, all other figures assume that of the space
     contenders: int  # that compete to be the MasterNet; 0 without a tournament
+    advice: str = ""  # on the threads of trainings
 
 
 def preflight(job: RunContext) -> Preflight:
@@ -118,6 +119,7 @@ def preflight(job: RunContext) -> Preflight:
         found=found,
         contenders=_contenders(recipe),
         seconds=seconds,
+        advice=pace.advice,
     )
 
 
@@ -248,6 +250,8 @@ def outlook(seen: Preflight, setting: Setting) -> list[str]:
     }
     if not seen.contenders:
         del facts["tournament"]
+    if seen.advice:
+        facts["threads"] = seen.advice
     facts |= {f"budget {each.budget}": each.prospect for each in seen.budgets}
     told = (wrapped(f"{name:<{MARGIN - 1}} {fact}", indent=" " * MARGIN) for name, fact in facts.items())
     return [line for lines in told for line in lines.splitlines()]

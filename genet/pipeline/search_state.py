@@ -22,13 +22,12 @@ from genet.latency.timing.ratio import StopRule
 from genet.names import damaged_lines
 from genet.pipeline.context import RunContext, calibration_rows, predictor
 from genet.pipeline.fit import current_regression
-from genet.search.certificate import Certificate, certificate_of, could_be_within, expected_interval
+from genet.search.certificate import INTERIM_LOOKS, Certificate, certificate_of, could_be_within, expected_interval
 from genet.search.choice_tables import ChoiceTables, Predicted, tabulate_choices
 from genet.search.regression import Regression
 from genet.search.solver import Candidate, ExactSolver, filter_by_utilization, random_search
 from genet.statistics import half_interval
 
-INTERIM_LOOKS = (3, 6, 12, 20)  # rounds after which a network is judged
 FUTILE = 6  # rounds after which one that is too close to its budget may be given up
 
 

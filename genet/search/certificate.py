@@ -20,6 +20,7 @@ from genet.search.solver import Candidate
 from genet.statistics import half_interval, intervals_per_deviation
 from genet.storage import Derived, Record
 
+INTERIM_LOOKS = (3, 6, 12, 20)  # rounds after which a network is judged; the last is the most that it gets
 WIDEST = 0.1  # interval that is expected of a network at most: a noisier machine certifies by chance
 ALL_ABOVE = 10  # rounds that are all above a budget: once in a thousand times by chance, if half of all were below
 FAR_ABOVE = 2.0  # times a budget: rounds that all take longer are not disturbed ones of a network within it

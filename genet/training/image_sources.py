@@ -121,7 +121,10 @@ def split_place(root: Path, split: str) -> Path:
     inside = [entry.name for entry in root.glob("[!.]*") if entry.is_dir()]
     got = f"folders {some_of(in_order(inside))}" if inside else "no such folder"
     wanted, remedy = ", ".join(SPLITS[split]), "make it"
-    if inside and not any(there.values()):
+    above = root.resolve().parent
+    if inside and not any(there.values()) and all(_places(above, names) for names in SPLITS.values()):
+        wanted, remedy = "train and validation", f"give {root.parent}, which has both"
+    elif inside and not any(there.values()):
         wanted = "train and validation"
         remedy = (
             f"if these are the classes, move them into {root / 'train'}, and every fifth image of each into "

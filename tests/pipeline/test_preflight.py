@@ -17,7 +17,7 @@ from genet.latency.profile import SCAN, seconds_per_row
 from genet.latency.staircase.space_sweeps import ExpectedRows
 from genet.latency.workload import Workload, read_blocks
 from genet.pipeline.context import open_run
-from genet.pipeline.pace import measure_pace, pace_of
+from genet.pipeline.pace import Pace, measure_pace, pace_of
 from genet.pipeline.preflight import CERTIFICATE_ROUNDS, SCALES_MEASURED, Preflight, outlook, preflight
 from genet.pipeline.profile import check_job
 from genet.pipeline.run_folder import RunFolder
@@ -78,6 +78,14 @@ def test_steps_are_never_free_though_noise_made_the_longer_epochs_the_shorter_on
     assert (pace.epoch_s, pace.step_s) == (0.0, pytest.approx(0.3))
     calm = pace_of([1.5, 1.2], [2.2, 2.0], 4, 32)
     assert (calm.start_s, calm.epoch_s, calm.step_s) == (pytest.approx(0.3), pytest.approx(0.45), pytest.approx(0.1875))
+
+
+def test_steps_that_one_thread_takes_far_faster_come_with_the_way_to_train_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    busy = Pace(0.0, 0.0, 4.8, 32, one_thread_step_s=0.111)
+    assert busy.advice.startswith("training steps take 4,800 ms with 2 threads and 111 ms with 1")
+    assert busy.advice.endswith("set OMP_NUM_THREADS=1 before the command, and give --threads 2 to measure latencies as now")
+    assert Pace(0.0, 0.0, 0.2, 32, one_thread_step_s=0.111).advice == Pace(0.0, 0.0, 4.8, 32).advice == ""
 
 
 def test_what_it_times_itself_is_counted(tmp_path: Path) -> None:

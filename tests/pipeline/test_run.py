@@ -17,6 +17,7 @@ import torch
 import genet
 from genet.arch.cost import network_cost
 from genet.arch.network import Network
+from genet.cli.main import main
 from genet.cli.parser import parser
 from genet.config.budget import Budget
 from genet.config.overrides import Override
@@ -176,6 +177,15 @@ def test_a_lost_trial_line_is_run_again_and_nothing_else(copy: RunFolder) -> Non
         again = run_planned_trials(job)
     assert {result.id: result.accuracy for result in again} == {trial: result.accuracy for trial, result in results.items()}
     assert len(copy.trials.read().records) == len(results)
+
+
+def test_a_command_for_other_budgets_says_that_the_table_will_lack_the_earlier_ones(
+    copy: RunFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("genet.pipeline.run.run_job", lambda job, *_: Outcomes.load(job.folder.results))
+    assert main(["run", str(copy.recipe_file), "--run", str(copy.path), "--budget", "1.9x"]) == 0
+    told = " ".join("".join(capsys.readouterr()).split())
+    assert "will lack the earlier budgets; add --budget 2x --budget 0.000001ms/image to keep them" in told
 
 
 def test_selection_for_other_budgets_needs_no_device_and_writes_nothing(copy: RunFolder) -> None:

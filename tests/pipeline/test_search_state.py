@@ -27,10 +27,10 @@ from genet.pipeline.fit import fit_trials
 from genet.pipeline.master import train_master
 from genet.pipeline.profile import profile_device
 from genet.pipeline.run_folder import RunFolder
-from genet.pipeline.search_state import INTERIM_LOOKS, SearchState, run_table
+from genet.pipeline.search_state import SearchState, run_table
 from genet.pipeline.select import select_networks
 from genet.progress import Progress
-from genet.search.certificate import Selection
+from genet.search.certificate import INTERIM_LOOKS, Selection
 from genet.search.race import Entrant
 from genet.storage import Journal
 from tests.fixtures.tiny import RECIPE, write_recipe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
+import re
 import shutil
 import struct
 import subprocess
@@ -413,7 +414,13 @@ def test_a_missing_split_folder_is_named(folder: Path, split: str, named: str) -
         loaded(folder)
 
 
+def test_of_a_split_given_for_the_folder_around_it_that_folder_is_named(folder: Path) -> None:
+    with pytest.raises(DataError, match=rf"got folders ant, .*; give {re.escape(str(folder))}, which has both"):
+        loaded(folder / "train")
+
+
 def test_classes_without_a_split_around_them_are_told_where_to_go(folder: Path) -> None:
+    (folder / "validation").rename(folder / "elsewhere")
     with pytest.raises(
         DataError, match=r"got folders ant, bee, cat, .*; if these are the classes, move them into \S+/train, and"
     ):
