@@ -29,6 +29,7 @@ from genet.progress import duration, wrapped
 from genet.search.known_designs import check_portfolio, designs_of, known_designs, portfolio_of
 from genet.search.outcome import TELLING
 from genet.training.inventory import Inventory, check_images, images_in
+from genet.trials.plan import plan_trials
 
 T = TypeVar("T")
 UNKNOWN = "known after genet run has measured, which is its first step"
@@ -63,11 +64,13 @@ def run(arguments: argparse.Namespace) -> Answer:
         widths = space.widths_on_offer()
         networks = (record.measure if isinstance(record, Recipe) else Measure()).calibration_networks
         network = space.masternet(record.search_resolution if isinstance(record, Recipe) else max(space.input.resolutions))
-        expected = expected_rows(space, networks)
+        expected, trials = expected_rows(space, networks), space.perturb.trials_per_type * len(widths)
+        if isinstance(record, Recipe):  # which adds controls and paired ones
+            trials = len(plan_trials(space, widths, record.search_resolution, record.seed, record.distill))
         answer |= {
             "networks": space.size(widths),
             "block_types": len(widths),
-            "trials_at_most": space.perturb.trials_per_type * len(widths),
+            "trials_at_most": trials,
             "blocks_to_measure_about": expected.rows,
             "networks_to_measure": expected.networks,
         }
