@@ -216,21 +216,15 @@ def selected(recipe: Recipe, folder: Path) -> Path:
     return folder
 
 
-def tournament_cost(recipe: Recipe, results: Path) -> float:
-    """What the tournament of a search cost, in full trainings; 0 without one."""
-    if recipe.space.masternets is None:
-        return 0.0
-    held = Tournament.load(results / "search-tournament.json")
+def tournament_cost(held: Tournament, recipe: Recipe) -> float:
+    """What a tournament cost, in full trainings."""
     return sum(each.epochs * len(each.trainings) for each in held.rounds) / recipe.train.epochs
 
 
-def tournament_alone(recipe: Recipe, found: Outcomes, results: Path) -> Iterator[MethodResult]:
-    """The tournament's winner, as widely scaled as each budget allows: the search without a trial. None without a tournament."""
-    if recipe.space.masternets is None:
-        return
-    held, cost = Tournament.load(results / "search-tournament.json"), tournament_cost(recipe, results)
+def tournament_alone(held: Tournament, found: Outcomes, entrants: Entrants, cost: float) -> Iterator[MethodResult]:
+    """The tournament's winner, as widely scaled as each budget allows: the search without a trial."""
     assert held.won is not None  # its search is over
-    scaled = [each for each in Entrants.load(results / "search-entrants.json").entrants if each.design == held.won.design]
+    scaled = [each for each in entrants.entrants if each.design == held.won.design]
     for entrant in {each.budget: each for each in sorted(scaled, key=lambda each: each.macs)}.values():
         if entrant.ms_per_image is not None:
             share = entrant.ms_per_image / found.masternet_ms_per_image
@@ -338,7 +332,10 @@ def main() -> None:
     found = once("search", lambda folder: race(recipe, selected(recipe, own), folder))
     earlier = work / "search"  # whose trainings count, if it started from the same MasterNet
     shared = study.masternets is None and earlier.exists()
-    left = found.trainings - tournament_cost(recipe, results)
+    held = Tournament.load(results / "search-tournament.json") if study.masternets else None
+    cost = tournament_cost(held, recipe) if held else 0.0
+    alone = list(tournament_alone(held, found, Entrants.load(results / "search-entrants.json"), cost)) if held else []
+    left = found.trainings - cost
     ways: dict[str, Callable[[], Outcomes]] = {
         RANDOM: lambda: once("random", lambda folder: random_search(recipe, selected(recipe, own), folder, left)),
         study.single: lambda: once("single", lambda folder: race(less, earlier if shared else selected(less, base), folder)),
@@ -347,7 +344,7 @@ def main() -> None:
     for way in (None, *ways):
         if way:
             others[way] = ways[way]()
-        reached = [*method_results(found, others, selection), *tournament_alone(recipe, found, results)]
+        reached = [*method_results(found, others, selection), *alone]
         text = table(recipe, reached, train_all(recipe, [each.network for each in reached], journal))
         print(text)
         write_atomic(results / "table.md", text.encode())

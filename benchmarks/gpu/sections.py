@@ -326,12 +326,10 @@ def search(folder: Path) -> Lines:
     head = ("budget", "network", "ms/image", "within", "held-out accuracy", "test accuracy", "parameters", "notation")
     masternet = f"The MasterNet: {found['masternet_ms_per_image']:.4f} ms/image, {found['masternet']['test_accuracy']:.2%}."
     cost = f"Search and race cost {found['trainings']:.1f} full trainings. Errors are standard errors."
-    alone = (
-        []
-        if any(outcome["known"] for outcome in found["outcomes"])
-        else ["No known design was within a budget, so no winner had a rival."]
-    )
-    return [*alone, *as_table(head, rows), masternet, cost, ""]
+    lines = [*as_table(head, rows), masternet, cost, ""]
+    if not any(outcome["known"] for outcome in found["outcomes"]):
+        lines.insert(0, "No known design was within a budget, so no winner had a rival.")
+    return lines
 
 
 def pages(*names: str) -> Callable[[Path], Lines]:

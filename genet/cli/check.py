@@ -64,9 +64,11 @@ def run(arguments: argparse.Namespace) -> Answer:
         widths = space.widths_on_offer()
         networks = (record.measure if isinstance(record, Recipe) else Measure()).calibration_networks
         network = space.masternet(record.search_resolution if isinstance(record, Recipe) else max(space.input.resolutions))
-        expected, trials = expected_rows(space, networks), space.perturb.trials_per_type * len(widths)
+        expected = expected_rows(space, networks)
         if isinstance(record, Recipe):  # which adds controls and paired ones
             trials = len(plan_trials(space, widths, record.search_resolution, record.seed, record.distill))
+        else:
+            trials = space.perturb.trials_per_type * len(widths)
         answer |= {
             "networks": space.size(widths),
             "block_types": len(widths),

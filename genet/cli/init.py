@@ -72,7 +72,7 @@ def _choices(arguments: argparse.Namespace, recipe: Path) -> list[RecipeChoice]:
 
 def _serving_choice(measure: Measure, given: Sequence[str]) -> list[RecipeChoice]:
     """Return the choice of runtime, batch and threads, as far as they are given."""
-    threads = f"with {counted(measure.threads or 0, 'thread')}"
+    threads = f"with {counted(measure.threads, 'thread')}" if measure.threads else ""
     in_words = {"runtime": f"by {measure.runtime}", "batch": f"at batch {measure.batch}", "threads": threads}
     values = {f"measure.{name}": str(getattr(measure, name)) for name in given}
     return [RecipeChoice("served", " ".join(in_words[name] for name in given), values)] if given else []

@@ -40,10 +40,11 @@ class Pace:
         """Say that steps are far faster with one CPU thread, and how to train with it; empty if they are not."""
         if self.one_thread_step_s is None or self.step_s <= SLOWED * self.one_thread_step_s:
             return ""
+        threads = torch.get_num_threads()
         return (
-            f"training steps take {1e3 * self.step_s:,.0f} ms with {torch.get_num_threads()} threads and "
+            f"training steps take {1e3 * self.step_s:,.0f} ms with {threads} threads and "
             f"{1e3 * self.one_thread_step_s:,.0f} ms with 1, as other work holds the cores; to train with 1, set "
-            f"OMP_NUM_THREADS=1 before the command, and give --threads {torch.get_num_threads()} to measure latencies as now"
+            f"OMP_NUM_THREADS=1 before the command, and give --threads {threads} to measure latencies as now"
         )
 
     def training_s(self, schedule: Schedule, images: int) -> float:
@@ -81,9 +82,9 @@ def measure_pace(recipe: Recipe, splits: Splits, device: torch.device, batch: in
     if there == 1:
         return Pace(max(0.0, short[0] - short[1]), 0.0, short[1], batch)
     found = pace_of(short, lasted(2 * steps, 2), steps, batch)
-    if device.type != "cpu" or torch.get_num_threads() == 1:
-        return found
     threads = torch.get_num_threads()
+    if device.type != "cpu" or threads == 1:
+        return found
     try:
         torch.set_num_threads(1)
         alone = lasted(1, 2)[1]
